@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-generators test-labelstudio test-peers lessons check clean
+.PHONY: help setup demo app test test-generators test-labelstudio test-peers test-docs test-wheel lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -27,7 +27,7 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not labelstudio and not peers and not generators'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not labelstudio and not peers and not generators and not docs and not wheel'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/demo/test_stock_round.py
@@ -51,6 +51,12 @@ $(PEERS)/.ready: tests/peers/constraints.txt
 
 test-peers: setup $(PEERS)/.ready   ## our COCO exports as supervision, datumaro and FiftyOne read them (1 GB)
 	$(BIN)/python -m pytest -m peers tests/peers
+
+test-docs: setup ## the notebook, the examples and every command of the docs, as written
+	$(BIN)/python -m pytest -m 'docs or not docs' tests/docs
+
+test-wheel: setup ## the built wheel in a fresh environment runs the smallest demo
+	$(BIN)/python -m pytest -m wheel tests/wheel
 
 lessons: setup   ## draw the practice and guideline pictures of the annotation page again
 	$(BIN)/python -m dataengine.clinic.lessons ui/annotate/static

@@ -6,9 +6,35 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli import (
+LAYERS = ("dataengine", "storage", "pipelines", "ui")
+"""Our top-level packages, which lie beside this file."""
+
+
+def why_unusable() -> str:
+    """Why this program cannot run here, in one sentence; "" where it can. Imports nothing of ours."""
+    if sys.platform == "win32":
+        return "Windows itself is not supported; run it in WSL2, where everything works as on Linux"
+    home = Path(__file__).resolve().parent
+    for name in LAYERS:
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve() if spec and spec.origin else None
+        if found is None or found.parent.parent != home:
+            what = f"the one in {found.parent} is found first" if found else "it is missing"
+            return (
+                f"the Python package {name!r} beside {home / 'app.py'} is needed, but {what}; install "
+                "artifact-clinic into an environment of its own"
+            )
+    return ""
+
+
+if _why := why_unusable():
+    sys.exit(f"clinic: {_why}")
+
+from pipelines.cli import (  # noqa: E402 (only after the check)
     compare,
     dreambooth,
     exchange,
@@ -22,8 +48,8 @@ from pipelines.cli import (
     train,
     training_free,
 )
-from pipelines.cli.command import Call, Command
-from pipelines.cli.main import main as run_command
+from pipelines.cli.command import Call, Command  # noqa: E402
+from pipelines.cli.main import main as run_command  # noqa: E402
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -10,12 +10,15 @@ Split = Literal["train", "validation", "benchmark"]
 
 
 class Report(Protocol):
-    """Called by every long loop at least once a second; raises `Cancelled` when a stop was requested."""
+    """Called by every long loop at least once a second; raises `Cancelled` when a stop was requested.
 
-    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None: ...
+    `done` of `total` may be a fraction: part of a step that takes long.
+    """
+
+    def __call__(self, done: float, total: int, message: str = "", **figures: float) -> None: ...
 
 
-def no_report(done: int, total: int, message: str = "", **figures: float) -> None:
+def no_report(done: float, total: int, message: str = "", **figures: float) -> None:
     """A `Report` that does nothing."""
 
 

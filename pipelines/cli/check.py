@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 
+MARKS = {"ready": "✓", "unused": "·", "broken": "✗"}
 LIBRARIES = (
     *("torch", "torchvision", "diffusers", "transformers", "accelerate", "peft", "datasets"),
     *("segmentation_models_pytorch", "sqlalchemy", "alembic", "dbos", "gradio", "fastapi", "pycocotools"),
@@ -47,7 +48,10 @@ def build_config() -> "type[BaseModel]":
 
 
 def check(call: Call) -> Any:
-    """Verify everything that an installation needs. Raises `JobFailed` naming the checks that failed."""
+    """Verify everything that an installation needs, and name what is missing for GPU, hub, PostgreSQL, S3 and
+    Label Studio. Raises `JobFailed` naming the checks that failed."""
+    from pipelines.services.admin.extras import find_extras
+
     checks = {
         "python": check_python,
         "libraries": check_libraries,
@@ -64,6 +68,11 @@ def check(call: Call) -> Any:
             results[name] = " ".join(f"{type(error).__name__}: {error}".split())
             failed.append(name)
         call.say(f"{'✗' if name in failed else '✓'} {name}: {results[name]}")
+    for extra in find_extras():
+        results[extra.name] = extra.text
+        if extra.state == "broken":
+            failed.append(extra.name)
+        call.say(f"{MARKS[extra.state]} {extra.name}: {extra.text}")
     if failed:
         raise JobFailed("; ".join(f"{name}: {results[name]}" for name in failed))
     return results

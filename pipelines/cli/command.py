@@ -140,7 +140,7 @@ class Progress:
     shown: bool
     _bar: Any = None
 
-    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+    def __call__(self, done: float, total: int, message: str = "", **figures: float) -> None:
         if not self.shown:
             return
         if self._bar is None:
@@ -148,7 +148,7 @@ class Progress:
 
             self._bar = tqdm(total=total, leave=False, file=sys.stderr, dynamic_ncols=True)
         self._bar.total = total
-        self._bar.n = done
+        self._bar.n = round(done, 2)
         self._bar.set_description_str(message, refresh=False)
         self._bar.set_postfix({name: f"{value:.4g}" for name, value in figures.items()}, refresh=False)
         self._bar.refresh()

@@ -65,7 +65,7 @@ def under_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--second-lora", type=Path, metavar="FILE", help="with --under: a LoRA that is attached beside B's"
     )
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )

@@ -58,7 +58,7 @@ def dreambooth_arguments(parser: argparse.ArgumentParser) -> None:
         help="the guard also limits the change of the likeness, as it does that of preference scores",
     )
     treatment.method_arguments(parser)
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     tracking_argument(parser)
 
 

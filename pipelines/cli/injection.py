@@ -32,7 +32,7 @@ def inject_arguments(parser: argparse.ArgumentParser) -> None:
         "--copies", type=int, help="images made of each clean one, each with another artifact (default: 1)"
     )
     parser.add_argument("--seed", type=int, help="random seed (default: 0)")
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     parser.add_argument("--detach", action="store_true", help="queue it for a worker and return at once")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"

@@ -2,13 +2,19 @@
 
 import argparse
 import json
+import os
+import select
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from dataengine.errors import ClinicError
 from pipelines.cli.command import DEFAULT_WORKSPACE, PRINTED, STOPPED, Call, Command, Parser, shared, to_json
+from pipelines.cli.completion import PrintCompletion
+
+PIPE_CLOSED = 128 + 13
+"""As of a program that SIGPIPE ends."""
 
 
 def build_parser(commands: Sequence[Command]) -> Parser:
@@ -21,6 +27,7 @@ def build_parser(commands: Sequence[Command]) -> Parser:
         epilog="New here? `clinic demo` runs one whole round on small bundled models. "
         "`clinic COMMAND --help` shows a command's options with examples.",
     )
+    front.add_argument("--print-completion", action=PrintCompletion)
     choices = front.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for command in commands:
         each = choices.add_parser(
@@ -33,7 +40,33 @@ def build_parser(commands: Sequence[Command]) -> Parser:
 
 
 def main(commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status. `ClinicError` prints as one line on standard error."""
+    """Run one command and return the exit status. `ClinicError` prints as one line on standard error; where
+    the reader of a pipe has gone, as in `clinic status | head -1`, it ends quietly."""
+    try:
+        try:
+            return run(commands, argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout):
+            raise
+        # Python flushes again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether a stream is a pipe that nobody reads any more."""
+    watched = select.poll()
+    try:
+        watched.register(stream.fileno(), 0)
+    except OSError:
+        return False
+    return bool(watched.poll(0))
+
+
+def run(commands: Sequence[Command], argv: Sequence[str] | None) -> int:
+    """Parse the command line, run the command and print its result; returns the exit status."""
     from storage.opening import private_files
 
     options = build_parser(commands).parse_args(argv)

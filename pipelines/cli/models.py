@@ -171,7 +171,7 @@ def detectors_arguments(parser: argparse.ArgumentParser) -> None:
         "figures stay",
     )
     parser.add_argument("--restore", metavar="NAME", help="put a retired detector back on the lists")
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
 
 
 def detectors(call: Call) -> Any:
@@ -334,7 +334,7 @@ COMMANDS = (
     ),
     Command(
         name="check",
-        summary="verify the installation: libraries, device, bundled weights, workspace",
+        summary="verify the installation, and name what GPU, hub, PostgreSQL, S3 and Label Studio lack",
         run=check,
         examples=("clinic check", "clinic check --json"),
     ),

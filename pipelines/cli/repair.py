@@ -54,7 +54,7 @@ def repair_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --images: only artifacts that people's labels mark with this class, by name or number",
     )
     parser.add_argument("--seed", type=int, help="random seed of the candidates (default: 0)")
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     parser.add_argument(
         "--detach", action="store_true", help="with --images: queue it for a worker and return at once"
     )

@@ -55,7 +55,7 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
         default="local",
         help="run shards in this process or on a Ray cluster (default: local)",
     )
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     tracking_argument(parser)
 
 
@@ -209,7 +209,8 @@ def outcome(call: Call, row: "Round") -> Any:
 
 def worker_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--device", help="cpu, cuda:0, …; run one worker per device (default: the first GPU, else cpu)"
+        "--device",
+        help="cpu, cuda:0, mps, …; one worker per device (default: the first NVIDIA GPU, else cpu)",
     )
     parser.add_argument("--no-inference", action="store_true", help="do not serve interactive predictions")
     parser.add_argument("--with-parent", action="store_true", help="exit when standard input is closed")

@@ -59,7 +59,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the images that is held back; near-duplicates stay together (default: 0.15)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of split and training (default: 0)")
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )

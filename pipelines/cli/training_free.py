@@ -32,7 +32,7 @@ def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
         "--point", metavar="X,Y", help="plot the dynamics of --image at this pixel instead of storing maps"
     )
     parser.add_argument("--batch", type=int, default=16, help="images generated per batch (default: 16)")
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )
@@ -90,7 +90,7 @@ def highlight_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, default=2000, help="at most N real and N generated images (default: 2000)"
     )
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )
@@ -138,7 +138,7 @@ def ask_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead, ask question N about all of the round's images and store the verdicts as the "
         "predictions of a detector",
     )
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
 
 
 def ask(call: Call) -> Any:
@@ -207,7 +207,7 @@ def refine_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="", help="name of the new generator")
     parser.add_argument("--limit", type=int, help="maximum number of real images (default: 20000)")
     parser.add_argument("--worker", action="store_true", help="queue it for a worker and return at once")
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     tracking_argument(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
@@ -295,7 +295,7 @@ def inpaint_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     parser.add_argument("--batch", type=int, default=4, help="images generated per batch (default: 4)")
-    parser.add_argument("--device", help="cpu, cuda:0, … (default: the first GPU, else cpu)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
 
 
 def inpaint(call: Call) -> Any:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dataengine.clinic.config import FIRST_POINT
 from dataengine.clinic.flaws import SHAPE_DISTORTION
 from dataengine.clinic.world import HARD, Drawing, Stream, stream
 from dataengine.images import encode_png, thumbnail
@@ -47,16 +48,6 @@ FLAWED = 0.37
 """Fraction of broken images that the judge finds in the tiny FLUX's hard categories."""
 
 VALIDATION = 400
-FIRST_POINT = OperatingPoint(
-    flagged=0.47414253652095795,
-    component=0.4372549019607843,
-    rule="false alarms at 0.9 recall",
-    flawed=153,
-    clean=247,
-    interval=(0.16609597206115723, 0.6333064138889313),
-)
-"""The shipped detector's, as `choose_first_point` computes it: half a minute that no demo needs to spend."""
-
 SIZES = {"cpu-smoke": DemoDataConfig(clean=60, previous=20, validation=12, benchmark=24, benchmark_clean=12)}
 """Amount of initial data by recipe, where it differs from the default."""
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dataengine.devices import default_device
 from dataengine.errors import Paused
 from dataengine.records import Report, no_report, not_pausing
-from pipelines.runtime.devices import default_device
 from pipelines.runtime.models import Models, real_models
 from storage.workspace import Workspace
 

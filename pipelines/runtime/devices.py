@@ -13,16 +13,6 @@ from pathlib import Path
 from dataengine.errors import OutOfMemory, out_of_memory
 
 
-def default_device() -> str:
-    """The first NVIDIA GPU by its device file, or "cpu"; does not load a driver or library."""
-    if (
-        os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() not in ("", "-1")
-        and Path("/dev/nvidia0").exists()
-    ):
-        return "cuda:0"
-    return "cpu"
-
-
 def lock_file(device: str, workspace: Path) -> Path:
     """The device's lock file: GPUs are locked per machine, the CPU per workspace."""
     if device == "cpu":
@@ -86,7 +76,7 @@ def release_memory(device: str) -> None:
     """Free what nothing refers to any more: a tuned pipeline refers to itself, and torch keeps the memory of
     a GPU that was freed."""
     gc.collect()
-    if device.startswith("cuda"):
+    if device.startswith(("cuda", "mps")):
         import torch
 
-        torch.cuda.empty_cache()
+        (torch.mps if device == "mps" else torch.cuda).empty_cache()

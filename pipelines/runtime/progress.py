@@ -52,7 +52,7 @@ class Reporter:
     _message: str = ""
     _unsent: dict[str, Any] | None = None
 
-    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+    def __call__(self, done: float, total: int, message: str = "", **figures: float) -> None:
         moment = time.time()
         if figures:
             line = {"time": moment, "done": done, "total": total, **figures}

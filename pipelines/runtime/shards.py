@@ -26,7 +26,7 @@ def run_sequentially(
 
 
 def _part(context: Context, index: int, shards: int) -> Any:
-    def report(done: int, total: int, message: str = "", **figures: float) -> None:
+    def report(done: float, total: int, message: str = "", **figures: float) -> None:
         context.report(index * 1000 + 1000 * done // max(total, 1), shards * 1000, message, **figures)
 
     return report

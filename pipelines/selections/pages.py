@@ -72,7 +72,7 @@ def iter_pages(
 
 
 def _part(report: Report, start: int, length: int, whole: int) -> Report:
-    def part(done: int, total: int, message: str = "", **figures: float) -> None:
+    def part(done: float, total: int, message: str = "", **figures: float) -> None:
         report(start + length * done // max(total, 1), max(whole, start + length), message, **figures)
 
     return part

@@ -213,10 +213,10 @@ def _generator_for_inpainting(
     given: str, open_workspace: Callable[[], Workspace], device: str | None, report: Report
 ) -> "tuple[Callable[[], GeneratorFamily], str, bool]":
     """A function that opens the generator, its name, and whether it reads prompts. Raises `NotFound`."""
+    from dataengine.devices import default_device
     from pipelines.generators.draw import open_generator
     from pipelines.generators.files import pipeline_reads_prompts, read_pipeline_class, reads_prompts
     from pipelines.runtime.context import real_context
-    from pipelines.runtime.devices import default_device
     from pipelines.runtime.models import real_models
 
     folder = Path(given).expanduser()

@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dataengine.devices import default_device
 from dataengine.errors import Cancelled, Conflict
 from dataengine.records import Report, Round, no_report
 from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
-from pipelines.runtime.devices import default_device, device_lock
+from pipelines.runtime.devices import device_lock
 from pipelines.runtime.holders import local_name, sign_of_life
 from pipelines.runtime.models import Models, real_models
 from pipelines.runtime.progress import Reporter
@@ -167,7 +168,7 @@ class LocalRunner:
         with (folder / METRICS).open("a", buffering=1) as metrics:
             write = Reporter(lambda event: None, metrics.write)
 
-            def report(done: int, total: int, message: str = "", **figures: float) -> None:
+            def report(done: float, total: int, message: str = "", **figures: float) -> None:
                 write(done, total, message, **figures)
                 active.progress = done / total if total else 0.0
                 active.raise_if_stopped()

@@ -21,8 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dataengine.devices import default_device
 from dataengine.errors import ClinicError, Paused, WorkspaceUnusable
-from pipelines.runtime.devices import default_device, try_lock
+from pipelines.runtime.devices import try_lock
 from pipelines.runtime.loading import import_object
 from pipelines.services.queue import WORK_FORMAT
 from pipelines.stages.stage import Stage

@@ -17,6 +17,7 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from dataengine.clinic import parts
+from dataengine.clinic.config import FIRST_POINT
 from dataengine.clinic.drawing import CANVAS, SIZE, shrink
 from dataengine.clinic.flaws import PIXEL_KINDS, Spot, add_artifact
 from dataengine.clinic.oracles import Oracle, load_judge, load_teacher
@@ -28,7 +29,7 @@ from dataengine.treatment.config import LoraSettings, SamplingConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import generate, sample
-from pipelines.demo.data import FIRST_POINT, choose_first_point
+from pipelines.demo.data import choose_first_point
 from tests.bench.contact_sheet import contact_sheet
 from tests.bench.harness import RESULTS, ROOT, Figure, bootstrap, figure, mean, quick, share, write
 

@@ -71,7 +71,7 @@ class MinuteReport:
     def __init__(self) -> None:
         self._last = time.monotonic()
 
-    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+    def __call__(self, done: float, total: int, message: str = "", **figures: float) -> None:
         if time.monotonic() - self._last > 60:
             self._last = time.monotonic()
             print(f"ddpm: {done} of {total}, {figures}", flush=True)

@@ -421,7 +421,7 @@ def copy_base_phase(row: Row, pictures: int, work: Path) -> None:
 def stop_at(base: int) -> Callable[..., None]:
     """A `Report` that stops the training there, once its checkpoint is saved."""
 
-    def report(done: int, total: int, message: str = "", **figures: float) -> None:
+    def report(done: float, total: int, message: str = "", **figures: float) -> None:
         if message in ("training", "refining") and done >= base:
             raise Cancelled("the base phase is over")
 
@@ -435,7 +435,7 @@ class UpdateTimer:
         self.seconds: list[float] = []
         self._last = time.perf_counter()
 
-    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+    def __call__(self, done: float, total: int, message: str = "", **figures: float) -> None:
         if message in ("training", "refining"):
             now = time.perf_counter()
             self.seconds.append(now - self._last)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count
 from typing import Protocol
 
 import numpy as np
@@ -118,7 +119,7 @@ def sample(
 
     The gradient flows through the last `grad_last` steps only (DiffDoctor, Algorithm 1, t_tr); earlier steps
     run without a graph, so memory does not grow with the number of steps. `on_step` is called after every
-    step. `stepper` performs the steps; the default is `denoise`.
+    step, and when the gradient comes back through one. `stepper` performs the steps, `denoise` by default.
     """
     schedule = family.schedule(settings.steps, latents)
     guidance = guidance_of(family, settings)
@@ -131,7 +132,14 @@ def sample(
             ).latents
         if on_step is not None:
             on_step()
+            if latents.requires_grad:
+                latents.register_hook(partial(_passed, on_step))
     return latents
+
+
+def _passed(on_step: Callable[[], None], gradient: Tensor) -> None:
+    """Called with a gradient on its way back, which stays as it is."""
+    on_step()
 
 
 def predict_clean(
@@ -219,7 +227,7 @@ def draw(
                 conditioning.rows(rows).to(family.device),
                 family.initial_latents(seeds[rows], (height, width)),
                 settings,
-                on_step=partial(report, start, len(seeds), "drawing"),
+                on_step=_reporting(report, start, min(batch, len(seeds) - start), settings.steps, len(seeds)),
                 stepper=None if steppers is None else steppers(rows),
             )
             images[rows] = as_uint8(family.decode(clean))
@@ -232,6 +240,12 @@ def draw(
         start += batch
     report(len(seeds), len(seeds), "drawing")
     return images
+
+
+def _reporting(report: Report, start: int, batch: int, steps: int, total: int) -> Callable[[], None]:
+    """Reports after each step of a batch, with the share of the batch that is done."""
+    done = count(1)
+    return lambda: report(start + batch * min(next(done) / steps, 1), total, "drawing")
 
 
 def as_uint8(images: Tensor) -> np.ndarray:

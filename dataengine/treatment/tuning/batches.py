@@ -75,8 +75,11 @@ class Batches:
         tell: Callable[[], None],
         encoded: Rows | None = None,
     ) -> None:
-        """`tell` is called after every denoising step. `encoded` are the prompts' rows, encoded into memory
-        if not given. Raises `ModelRefused` for rewards that do not load."""
+        """`tell` is called after every denoising step and decoding, and on the way back through them.
+
+        `encoded` are the prompts' rows, encoded into memory if not given. Raises `ModelRefused` for rewards
+        that do not load.
+        """
         self.config, self.family, self._tell = config, family, tell
         self.detector = None if detector is None else antialiased(detector)
         if self.detector is not None:
@@ -112,9 +115,12 @@ class Batches:
         untreated = mask = None
         if config.region:
             with torch.no_grad(), self._untreated():
-                untreated = family.decode(chain(None))
+                untreated = family.decode(chain(self._tell))
                 mask = region_mask(self._faults(untreated, texts), config.region)
         images = family.decode(chain(self._tell))
+        self._tell()
+        if images.requires_grad:
+            images.register_hook(lambda gradient: self._tell())
         batch = GeneratedBatch(
             images=images,
             prompts=texts,

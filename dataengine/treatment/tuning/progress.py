@@ -20,6 +20,8 @@ from dataengine import durable
 from dataengine.errors import ConfigRefused
 
 FILE = "progress.safetensors"
+STEPS_BACK = 3
+"""Reports of a backward pass, until the first update has counted them."""
 
 Weights = Mapping[str, nn.Parameter]
 
@@ -42,6 +44,24 @@ class Progress:
         """Store the current weights as the best."""
         self.kept_step, self.kept_confidence = step, confidence
         self.kept = {name: weight.detach().cpu().clone() for name, weight in weights.items()}
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """How far an update has come, by counting its parts: forward and backward steps."""
+
+    expected: int
+    """As many as the update before had."""
+    done: int = 0
+
+    def advance(self) -> float:
+        """One part more; the share of the update that is done, below 1."""
+        self.done += 1
+        return min(self.done / self.expected, 0.99)
+
+    def restart(self) -> None:
+        """Begin the next update."""
+        self.expected, self.done = self.done or self.expected, 0
 
 
 def save(
@@ -134,3 +154,12 @@ def set_weights(kept: Mapping[str, Tensor], weights: Weights) -> None:
 def seed_of(*numbers: int) -> int:
     """An independent seed for every combination of numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def guard_figures(row: Mapping[str, Any]) -> dict[str, float]:
+    """The guard's measurements after an update, as figures `guard_…` by name; empty without one."""
+    if "guard" not in row:
+        return {}
+    guard = row["guard"]
+    figures = {f"guard_{name.replace(' ', '_')}": float(value) for name, value in guard["values"].items()}
+    return figures | {name: float(guard[name]) for name in ("mean_confidence", "max_confidence")}

@@ -9,7 +9,7 @@ import json
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,7 +35,7 @@ from dataengine.treatment.tuning.encoded import RowOrder, Rows, draw_rows, encod
 from dataengine.treatment.tuning.memory import fitting, free_memory, record_failure
 from dataengine.treatment.tuning.moments import advice
 from dataengine.treatment.tuning.objectives import active_objectives, offline_loss
-from dataengine.treatment.tuning.progress import Progress, seed_of
+from dataengine.treatment.tuning.progress import STEPS_BACK, Parts, Progress, guard_figures, seed_of
 from dataengine.treatment.tuning.sharing import COMFYUI, to_comfyui
 
 HISTORY = "history.json"
@@ -170,7 +170,7 @@ class _Run:
         self.accelerator = _accelerator(family.device, config.accumulation)
         warn_of_truncated_prompts(family, prompts)
         encoded = self._encoded_prompts(prompts)
-        self.batches = Batches(config, family, detector, prompts, partial(self._tell, "treating"), encoded)
+        self.batches = Batches(config, family, detector, prompts, self._tick, encoded)
         self.clean, self.captions = self._regularisation(clean_images, clean_captions)
         # The untreated images are generated before any weights are restored.
         self.guarded = encode(family, guard.prompts) if guard else None
@@ -198,6 +198,7 @@ class _Run:
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
         self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
         self.seconds: list[float] = []
+        self.parts = Parts(expected=config.accumulation * (config.sampling.steps + STEPS_BACK))
         self.learns = False
 
     # ---- the loop ------------------------------------------------------------------------------------------
@@ -248,6 +249,10 @@ class _Run:
     def _tell(self, message: str, **figures: float) -> None:
         self.report(self.state.done, self.config.updates, message, **figures)
 
+    def _tick(self) -> None:
+        """Report a part of an update, which may take many minutes."""
+        self.report(self.state.done + self.parts.advance(), self.config.updates, "treating")
+
     def _looks_now(self) -> bool:
         done = self.state.done
         return done % self.config.guard.every == 0 or done == self.config.updates
@@ -270,6 +275,7 @@ class _Run:
     def _update(self) -> dict[str, Any]:
         """One optimizer step; returns its measurements. `NonFinite` leaves weights and file unchanged."""
         started, number = time.perf_counter(), self.state.done + 1
+        self.parts.restart()
         self.optimizer.zero_grad()
         sums: dict[str, float] = {}
         for part in range(self.config.accumulation):
@@ -293,6 +299,8 @@ class _Run:
 
     def _over_processes(self, sums: dict[str, float]) -> dict[str, float]:
         """The mean over all processes, so that a NaN loss in one of them stops all."""
+        if self.accelerator.num_processes == 1:  # a Mac's GPU has no float64
+            return sums
         values = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.accelerator.device)
         return dict(zip(sums, self.accelerator.reduce(values, "mean").tolist(), strict=True))
 
@@ -439,8 +447,8 @@ class _Run:
     def _guard_images(self) -> np.ndarray:
         assert self.guard is not None and self.guarded is not None
 
-        def tell(done: int, total: int, message: str = "", **figures: float) -> None:
-            self._tell("quality guard measurement")
+        def tell(done: float, total: int, message: str = "", **figures: float) -> None:
+            self._tell(f"quality guard measurement, image {int(done)} of {total}")
 
         return draw(self.family, self.guarded, self.guard.seeds, self.config.sampling, tell)
 
@@ -475,15 +483,6 @@ class _Run:
             history=state.history,
             figures=figures,
         )
-
-
-def guard_figures(row: Mapping[str, Any]) -> dict[str, float]:
-    """The guard's measurements after an update, as figures `guard_…` by name; empty without one."""
-    if "guard" not in row:
-        return {}
-    guard = row["guard"]
-    figures = {f"guard_{name.replace(' ', '_')}": float(value) for name, value in guard["values"].items()}
-    return figures | {name: float(guard[name]) for name in ("mean_confidence", "max_confidence")}
 
 
 def _accelerator(device: torch.device, accumulation: int) -> Any:

@@ -10,10 +10,11 @@ def check_device() -> str:
     """The default device, after a test computation on it. Raises `RuntimeError` if that fails."""
     import torch
 
-    from pipelines.runtime.devices import default_device
+    from dataengine.devices import default_device
 
     device = default_device()
-    torch.ones(2, device=device).sum().item()
+    left = torch.ones(2, 2, device=device, requires_grad=True)
+    torch.nn.functional.interpolate(left[None, None], scale_factor=2, mode="bilinear").sum().backward()
     return device
 
 

@@ -5,16 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from dataengine.api.models import CLINIC_DETECTOR as CLINIC
+from dataengine.api.models import CLINIC_GENERATORS, DIFFDOCTOR
 from dataengine.errors import ConfigRefused, NotFound
 from dataengine.records import DetectorVersion, GeneratorVersion
 from storage.workspace import Workspace
 
 Version = TypeVar("Version", DetectorVersion, GeneratorVersion)
 
-CLINIC, DIFFDOCTOR = "clinic", "diffdoctor"
-"""The detector of the embedded clinic, and the one that DiffDoctor's authors published."""
-CLINIC_GENERATORS = {"clinic-flux": "flux", "clinic-sd": "stable_diffusion"}
-"""Generators of the embedded clinic, with their bundled parts."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 

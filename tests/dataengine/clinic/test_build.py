@@ -32,7 +32,7 @@ class Line:
 def killed_at(step: int) -> Report:
     """A report that raises after a step, as a person's cancel does."""
 
-    def report(done: int, total: int, message: str = "", **figures: float) -> None:
+    def report(done: float, total: int, message: str = "", **figures: float) -> None:
         if done == step:
             raise Cancelled("stopped")
 

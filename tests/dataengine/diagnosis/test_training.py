@@ -35,7 +35,7 @@ CONFIG = DetectorTrainingConfig(
 
 
 def stopping_at(step: int) -> Callable[..., None]:
-    def report(done: int, total: int, message: str = "", **figures: float) -> None:
+    def report(done: float, total: int, message: str = "", **figures: float) -> None:
         if message == "training" and done == step:
             raise Cancelled("asked to stop")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dataengine.clinic.config import FIRST_POINT
 from dataengine.clinic.parts import materialise
 from dataengine.clinic.training.first_detector import FLAWED_SHARES
 from dataengine.clinic.world import HARD, stream
@@ -14,7 +15,6 @@ from dataengine.masks import unpack_label_map
 from pipelines.config import DemoDataConfig
 from pipelines.demo.data import (
     CHAMPION,
-    FIRST_POINT,
     GENERATOR,
     choose_first_point,
     earlier_data,

@@ -192,7 +192,7 @@ def test_stopped_and_repeated(fresh: Workspace, tmp_path: Path, monkeypatch: pyt
     path = layouts.coco(tmp_path / "d")
     monkeypatch.setattr("pipelines.exchange.importer.BATCH_ROWS", 2)
 
-    def cancel(done: int, total: int, message: str = "", **figures: float) -> None:
+    def cancel(done: float, total: int, message: str = "", **figures: float) -> None:
         if done == 2:
             raise Cancelled("stop")
 

@@ -67,7 +67,7 @@ def test_a_new_generator_is_registered_and_draws_and_is_watched(context: Context
 
 
 def test_a_killed_run_goes_on_with_the_pictures_it_began_with(context: Context) -> None:
-    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+    def stop(done: float, total: int, message: str = "", **figures: float) -> None:
         if message == "refining" and done == 3:
             raise Cancelled("stop")
 
@@ -76,7 +76,7 @@ def test_a_killed_run_goes_on_with_the_pictures_it_began_with(context: Context) 
     prepare(context.workspace, real=40)
     steps: list[int] = []
 
-    def follow(done: int, total: int, message: str = "", **figures: float) -> None:
+    def follow(done: float, total: int, message: str = "", **figures: float) -> None:
         if message in ("training", "refining"):
             steps.append(done)
 
@@ -92,7 +92,7 @@ def test_a_paused_run_keeps_every_update(context: Context) -> None:
         refine_generator(pausing, "refine-e", plan)
     steps: list[int] = []
 
-    def follow(done: int, total: int, message: str = "", **figures: float) -> None:
+    def follow(done: float, total: int, message: str = "", **figures: float) -> None:
         if message in ("training", "refining"):
             steps.append(done)
 

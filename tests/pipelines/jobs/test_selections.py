@@ -192,7 +192,7 @@ def test_it_reports_progress_of_the_whole_and_pauses_between_pages(
     monkeypatch.setattr(selections, "PAGE", 5)
     told: list[tuple[int, int]] = []
 
-    def report(done: int, total: int, message: str = "", **figures: float) -> None:
+    def report(done: float, total: int, message: str = "", **figures: float) -> None:
         told.append((done, total))
 
     with pytest.raises(Paused):

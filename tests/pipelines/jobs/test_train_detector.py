@@ -64,7 +64,7 @@ def set_status(catalog: Catalog, image_id: str, status: str) -> None:
 def test_what_is_labelled_during_a_run_is_for_the_next(labelled: Context) -> None:
     args = plan(labelled, "stopped")
 
-    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+    def stop(done: float, total: int, message: str = "", **figures: float) -> None:
         if figures.get("loss") is not None and done == 2:
             raise Cancelled("stopped as asked")
 

@@ -129,7 +129,7 @@ def test_out_of_memory_after_the_updates_is_one_sentence(context: Context, drawn
 
 
 def test_a_cancelled_run_goes_on_with_the_prompts_it_had(context: Context) -> None:
-    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+    def stop(done: float, total: int, message: str = "", **figures: float) -> None:
         if message == "treating":
             raise Cancelled("stopped as asked")
 

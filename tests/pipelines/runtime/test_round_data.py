@@ -39,7 +39,7 @@ def test_every_use_and_every_round_has_a_seed_of_its_own(fresh: tuple[Context, s
 def test_shards_report_as_one_rising_progress() -> None:
     told: list[float] = []
 
-    def report(done: int, total: int, message: str = "", **figures: float) -> None:
+    def report(done: float, total: int, message: str = "", **figures: float) -> None:
         told.append(done / total)
 
     def shard(context: Context, round_id: str, part: dict[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def test_an_interrupted_training_goes_on_with_its_training_set(workspace: Worksp
     plan = TrainingRun.model_validate({"start": "random", "training": {"steps": 4}})
     seen: list[int] = []
 
-    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+    def stop(done: float, total: int, message: str = "", **figures: float) -> None:
         if "loss" in figures:
             seen.append(done)
             if seen == [1, 2]:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from dataengine.devices import default_device
 from dataengine.errors import ConfigRefused, Conflict, NotFound
 from dataengine.records import Job
-from pipelines.runtime.devices import default_device, device_lock, lock_file
+from pipelines.runtime.devices import device_lock, lock_file
 from pipelines.runtime.loading import import_object
 from pipelines.runtime.progress import Reporter, output_to
 from pipelines.services import jobs, queue, rounds, runs
@@ -189,6 +190,8 @@ def test_a_machine_without_gpu_works_on_its_cpu(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert default_device() == "cpu"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.setenv("CLINIC_DEVICE", "mps")
+    assert default_device() == "mps", "a device that the environment names comes first"
 
 
 def test_a_backup_asked_for_on_the_admin_desk_is_a_whole_file(workspace: Workspace) -> None:

@@ -117,7 +117,7 @@ def test_a_workspace_comes_back_the_same_on_either_database(
 
 
 def test_work_goes_on_during_a_backup(filled: Workspace, tmp_path: Path) -> None:
-    def work(done: int, total: int, message: str = "", **figures: float) -> None:
+    def work(done: float, total: int, message: str = "", **figures: float) -> None:
         if done == 1:
             with filled.catalog() as catalog:
                 catalog.images.set_categories(
@@ -145,7 +145,7 @@ def test_nothing_is_overwritten(filled: Workspace, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 5])
 def test_a_backup_that_is_stopped_is_not_there(filled: Workspace, tmp_path: Path, at: int) -> None:
-    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+    def stop(done: float, total: int, message: str = "", **figures: float) -> None:
         if done == at:
             raise OSError(28, "No space left on device")
 
@@ -158,7 +158,7 @@ def test_a_restore_that_is_stopped_can_be_run_again(filled: Workspace, tmp_path:
     back_up(filled, tmp_path / "b.tar")
     url = f"sqlite:///{tmp_path}/again.sqlite"
 
-    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+    def stop(done: float, total: int, message: str = "", **figures: float) -> None:
         if done == 7:
             raise KeyboardInterrupt
 

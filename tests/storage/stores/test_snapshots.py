@@ -208,7 +208,7 @@ def test_an_erased_image_is_left_out_and_counted(workspace: Workspace) -> None:
 def test_a_cancelled_export_leaves_whole_shards_only(workspace: Workspace) -> None:
     snapshot = workspace.snapshots.publish([row(image) for image in ingest(workspace, 6)])
 
-    def cancel(done: int, total: int, message: str = "", **figures: float) -> None:
+    def cancel(done: float, total: int, message: str = "", **figures: float) -> None:
         if done >= 4:
             raise Cancelled("stop")
 

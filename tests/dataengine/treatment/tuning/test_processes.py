@@ -21,7 +21,7 @@ def program(folder: Path, out: Path) -> None:
     _, whole = run(folder, out / "whole")
     rank = torch.distributed.get_rank()
 
-    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+    def stop(done: float, total: int, message: str = "", **figures: float) -> None:
         if message == "treating" and done == 3:
             raise Cancelled("a person")
 

@@ -361,3 +361,43 @@ def test_a_distilled_generator_is_not_pulled_back_by_the_regularisation(flux_fol
     alone = config.model_copy(update={"pixel": PixelConfig(weight=0)})
     with pytest.raises(ConfigRefused, match="give pixel a weight, or set offline_distilled"):
         treated(tmp_path / "alone", alone)
+
+
+@pytest.mark.parametrize("truncation", ["last", "random", "single"])
+def test_a_long_update_shows_that_it_lives(flux_folder, tmp_path, truncation):
+    """Between two updates there are reports, in order, of forward and of backward steps."""
+    told = []
+
+    def report(done, total, message="", **figures):
+        told.append((done, message, figures))
+
+    config = CONFIG.model_copy(
+        update={"grad_steps": 2, "accumulation": 2, "truncation": truncation, "updates": 3}
+    )
+    run(flux_folder, tmp_path, config, report=report)
+    first = [done for done, message, figures in told if message == "treating" and 0 <= done < 1]
+    assert len(first) > config.accumulation * config.sampling.steps, "the way back reports too"
+    for update in range(config.updates):
+        shares = [done for done, message, _ in told if message == "treating" and update <= done < update + 1]
+        assert shares == sorted(shares) and shares[-1] < update + 1
+        assert len({*shares}) >= 4
+    assert all(isinstance(done, int) for done, _, figures in told if figures), (
+        "figures belong to whole updates"
+    )
+    assert any(message.startswith("quality guard measurement, image") for _, message, _ in told)
+
+
+def test_a_cancellation_ends_an_update_on_its_way_back(flux_folder, tmp_path):
+    """An exception in a report reaches the caller unchanged, also through the backward pass."""
+    import traceback
+
+    seen = []
+
+    def report(done, total, message="", **figures):
+        if any(frame.name == "backward" for frame in traceback.extract_stack()):
+            seen.append(done)
+            raise Cancelled("stopped")
+
+    with pytest.raises(Cancelled, match="stopped"):
+        run(flux_folder, tmp_path, report=report)
+    assert seen and 0 < seen[0] < 1

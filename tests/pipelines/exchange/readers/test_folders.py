@@ -84,7 +84,7 @@ def test_a_stopped_import_goes_on(workspace: Workspace, folder: Path) -> None:
     fill(folder, 80)
     seen: list[int] = []
 
-    def stop(done: int, total: int, message: str = "", **figures: float) -> None:
+    def stop(done: float, total: int, message: str = "", **figures: float) -> None:
         seen.append(done)
         assert total == 80 and "added" in message
         if done >= 32:

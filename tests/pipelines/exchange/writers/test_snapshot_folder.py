@@ -158,7 +158,7 @@ def test_pages_filters_and_order(workspace: Workspace, monkeypatch: pytest.Monke
 
 
 def test_the_folder_appears_whole_or_not_at_all(workspace: Workspace, tmp_path: Path) -> None:
-    def cancel(done: int, total: int, message: str = "", **figures: float) -> None:
+    def cancel(done: float, total: int, message: str = "", **figures: float) -> None:
         if done == 3:
             raise Cancelled("stop")
 
