@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.cli import (
     exchange,
+    exports,
     injection,
     maintenance,
     models,
@@ -110,6 +111,7 @@ COMMANDS = (
     *selections.COMMANDS,
     *injection.COMMANDS,
     *exchange.COMMANDS,
+    *exports.COMMANDS,
     *maintenance.COMMANDS,
     *models.COMMANDS,
     *training_free.COMMANDS,

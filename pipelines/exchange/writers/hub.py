@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from dataengine.errors import InputRefused
 from dataengine.records import Report, no_report
@@ -43,7 +44,7 @@ def export_snapshot(
             shutil.copyfile(shard, fresh / "data" / shard.name.replace("data-", "train-"))
         (fresh / "README.md").write_text(dataset_card(workspace, snapshot_id, shards), encoding="utf-8")
     target = Path(folder).absolute()
-    url = _pushed(target, push_to) if push_to else ""
+    url = push_folder(target, push_to, "dataset") if push_to else ""
     return HubExport(folder=target, rows=shards.rows, erased=shards.erased, url=url)
 
 
@@ -101,13 +102,15 @@ round {snapshot.round_id or "none"}.
 """
 
 
-def _pushed(folder: Path, repository: str) -> str:
+def push_folder(folder: Path, repository: str, kind: Literal["dataset", "model"]) -> str:
+    """Upload a folder to the hub, into a repository (OWNER/NAME) that is private if it is new; the upload's
+    URL. Raises `InputRefused` when the hub refuses."""
     from huggingface_hub import HfApi
 
     try:
         hub = HfApi()
-        hub.create_repo(repository, repo_type="dataset", exist_ok=True, private=True)
-        return str(hub.upload_folder(folder_path=folder, repo_id=repository, repo_type="dataset"))
+        hub.create_repo(repository, repo_type=kind, exist_ok=True, private=True)
+        return str(hub.upload_folder(folder_path=folder, repo_id=repository, repo_type=kind))
     except Exception as error:  # its exceptions share no base class
         raise InputRefused(
             f"written to {folder}, but the hub refused {repository!r}: {error}. Check `hf auth login` and "
