@@ -52,7 +52,12 @@ $(PEERS)/.ready: tests/peers/constraints.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< supervision datumaro fiftyone
 	@touch $@
 
-test-peers: setup $(PEERS)/.ready   ## our COCO exports as supervision, datumaro and FiftyOne read them (1 GB)
+ULTRALYTICS := build/ultralytics
+$(ULTRALYTICS)/.ready: tests/peers/constraints.txt   # beside our own libraries, of which it needs torch and OpenCV
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $< --no-deps --upgrade --target $(ULTRALYTICS) ultralytics
+	@touch $@
+
+test-peers: setup $(PEERS)/.ready $(ULTRALYTICS)/.ready   ## our exports as supervision, datumaro, FiftyOne, Ultralytics read them
 	$(BIN)/python -m pytest -m peers tests/peers
 
 lessons: setup   ## draw the practice and guideline pictures of the annotation page again

@@ -202,7 +202,7 @@ def test_onnxruntime_gives_the_maps_of_every_size_and_batch(tmp_path: Path) -> N
 def test_every_kind_of_network_and_resizing_as_onnx(
     config: DetectorConfig, antialias: bool, tmp_path: Path
 ) -> None:
-    options = {} if config.architecture != "fpn" else {"options": {"decoder_segmentation_channels": 16}}
+    options = {} if config.architecture != "fpn" else {"options": {}}
     detector = varied(config.model_copy(update={"antialias": antialias, **options}))
     exports.export_detector(detector, tmp_path, "onnx")
     compare(detector, ONNX, tmp_path, 1e-4)
