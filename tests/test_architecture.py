@@ -17,7 +17,8 @@ MOST_FILES = 25
 ORDER = {
     "": "dataengine storage pipelines ui app",
     "dataengine": "errors licences bounds safetensors_header durable csv_files statistics masks images "
-    "records config injection curation quality diagnosis treatment clinic",
+    "records config injection curation quality diagnosis treatment clinic integrations",
+    "dataengine/integrations": "rewards diffusers_callbacks comfyui",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",

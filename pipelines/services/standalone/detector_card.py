@@ -135,6 +135,7 @@ class DetectorFacts:
             "flagged": self.flagged,
             "component": self.component,
             "temperature": self.temperature,
+            "antialias": self.antialias,
             "snapshot": self.version.snapshot_id or "",
             "licence": self.version.licence,
         }
