@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-generators test-labelstudio test-peers test-docs test-wheel lessons check clean
+.PHONY: help setup demo app test test-generators test-exports test-labelstudio test-peers test-docs test-wheel lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -27,10 +27,13 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not labelstudio and not peers and not generators and not docs and not wheel'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not labelstudio and not peers and not generators and not exports and not docs and not wheel'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/demo/test_stock_round.py
+
+test-exports: setup   ## detectors as ONNX and torch.export: every kind of network, both resizings, half precision
+	$(BIN)/python -m pytest -m exports tests/dataengine/diagnosis/test_exports.py
 
 LABEL_STUDIO := build/labelstudio-venv
 $(LABEL_STUDIO)/.ready: Makefile   # never in our own environment: its pins are not ours (1 GB, 2 minutes)
@@ -49,7 +52,12 @@ $(PEERS)/.ready: tests/peers/constraints.txt
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c $< supervision datumaro fiftyone
 	@touch $@
 
-test-peers: setup $(PEERS)/.ready   ## our COCO exports as supervision, datumaro and FiftyOne read them (1 GB)
+ULTRALYTICS := build/ultralytics
+$(ULTRALYTICS)/.ready: tests/peers/constraints.txt   # beside our own libraries, of which it needs torch and OpenCV
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $< --no-deps --upgrade --target $(ULTRALYTICS) ultralytics
+	@touch $@
+
+test-peers: setup $(PEERS)/.ready $(ULTRALYTICS)/.ready   ## our exports as supervision, datumaro, FiftyOne, Ultralytics read them
 	$(BIN)/python -m pytest -m peers tests/peers
 
 test-docs: setup ## the notebook, the examples and every command of the docs, as written

@@ -1,5 +1,6 @@
-"""A hub of datasets and models on this machine, for tests of what talks to one."""
+"""A hub of datasets and models on this machine, for tests of what downloads from one or uploads to it."""
 
+import base64
 import hashlib
 import json
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +12,8 @@ REVISION = "5" * 40
 
 
 KINDS = ("datasets", "models")
+LARGE = (".safetensors", ".onnx", ".pt2", ".parquet", ".png")
+"""Files that are uploaded by themselves, before the commit that names them."""
 
 
 class Hub(ThreadingHTTPServer):
@@ -27,6 +30,12 @@ class Hub(ThreadingHTTPServer):
         """Bytes after which the connection breaks, once, by file."""
         self.gated: dict[str, str] = {}
         """The token that a repository asks for."""
+        self.created: list[dict[str, Any]] = []
+        """What `create_repo` sent."""
+        self.writer = ""
+        """The token that uploads need; "" for none."""
+        self.stored: dict[str, bytes] = {}
+        """Large files that were uploaded and wait for their commit, by SHA-256."""
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def files(self, repository: str) -> list[Path]:
@@ -36,6 +45,21 @@ class Hub(ThreadingHTTPServer):
     def tree(self, repository: str, below: str, deep: bool) -> list[dict[str, Any]]:
         home = self.folder / repository / below
         return [self.entry(repository, path) for path in sorted(home.rglob("*") if deep else home.glob("*"))]
+
+    def commit(self, repository: str, lines: bytes) -> None:
+        """Write the files of a commit below the folder."""
+        for line in lines.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                content = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                content = self.stored.pop(value["oid"])
+            else:
+                continue
+            target = self.folder / repository / value["path"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
 
     def entry(self, repository: str, path: Path) -> dict[str, Any]:
         name = path.relative_to(self.folder / repository).as_posix()
@@ -59,13 +83,61 @@ class Requests(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self._body()
         where = unquote(urlsplit(self.path).path).strip("/").split("/")
         if _of_the_api(where) and "paths-info" in where:
             repository = "/".join(where[2:4])
             wanted = set(json.loads(body)["paths"])
             entries = self.server.tree(repository, "", deep=True)
             self._answer(200, [one for one in entries if one["path"] in wanted])
+        elif where == ["api", "validate-yaml"]:
+            self._answer(200, {"errors": [], "warnings": []})
+        elif self.server.writer and self.headers.get("Authorization") != f"Bearer {self.server.writer}":
+            self._answer(401, {"error": "Invalid username or password."})
+        else:
+            self._upload(where, body)
+
+    def do_PUT(self) -> None:
+        data = self._body()
+        digest = self.path.rpartition("/")[2]
+        if hashlib.sha256(data).hexdigest() != digest:
+            self._answer(400, {"error": "the content does not match its hash"})
+            return
+        self.server.stored[digest] = data
+        self._answer(200, {})
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            return b"".join(iter(self._chunk, b""))
+        return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+    def _chunk(self) -> bytes:
+        data = self.rfile.read(int(self.rfile.readline(), 16))
+        self.rfile.readline()
+        return data
+
+    def _upload(self, where: list[str], body: bytes) -> None:
+        repository = "/".join(where[2:4])
+        if where == ["api", "repos", "create"]:
+            asked = json.loads(body)
+            self.server.created.append(asked)
+            kind = "datasets/" if asked.get("type") == "dataset" else ""
+            self._answer(200, {"url": f"{self.server.url}/{kind}{asked['organization']}/{asked['name']}"})
+        elif _of_the_api(where) and where[4:5] == ["preupload"]:
+            names = [one["path"] for one in json.loads(body)["files"]]
+            modes = {name: "lfs" if name.endswith(LARGE) else "regular" for name in names}
+            files = [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes.items()]
+            self._answer(200, {"files": files})
+        elif where[-3:] == ["lfs", "objects", "batch"]:
+            objects = [
+                one | {"actions": {"upload": {"href": f"{self.server.url}/store/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
+            ]
+            self._answer(200, {"transfer": "basic", "objects": objects})
+        elif _of_the_api(where) and where[4:5] == ["commit"]:
+            self.server.commit(repository, body)
+            url = f"{self.server.url}/{repository}/commit/{REVISION}"
+            self._answer(200, {"success": True, "commitUrl": url, "commitOid": REVISION, "hookOutput": ""})
         else:
             self._answer(404, {"error": f"unexpected {self.path}"})
 

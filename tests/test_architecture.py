@@ -17,7 +17,8 @@ MOST_FILES = 25
 ORDER = {
     "": "dataengine storage pipelines ui app",
     "dataengine": "errors devices licences bounds safetensors_header durable csv_files statistics masks "
-    "images records config injection curation quality diagnosis treatment clinic api",
+    "images records config injection curation quality diagnosis treatment clinic integrations api",
+    "dataengine/integrations": "rewards diffusers_callbacks comfyui",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
     "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
@@ -28,7 +29,7 @@ ORDER = {
     "pipelines": "config runtime generators detectors selections stages round recipes exchange reports "
     "repair jobs services worker cli demo",
     "pipelines/exchange": "prompts metadata prompt_sets labels importer safe_files import_options shapes "
-    "label_studio readers formats public_sets writers",
+    "outlines label_studio readers formats public_sets writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs training images studies exchange admin standalone",

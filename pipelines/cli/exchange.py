@@ -14,7 +14,7 @@ from dataengine.records import Source
 from pipelines.cli.command import Call, Command
 
 SHOWN = 20
-FORMATS_OUT = ("folder", "masks", "coco", "fiftyone", "label-studio", "hf", "predictions")
+FORMATS_OUT = ("folder", "masks", "coco", "fiftyone", "label-studio", "yolo", "hf", "predictions")
 
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -378,12 +378,13 @@ COMMANDS = (
     ),
     Command(
         name="export",
-        summary="export images, masks and tables to a folder: CSV, COCO, FiftyOne, Label Studio, Hugging "
-        "Face",
+        summary="export images, masks and tables to a folder: CSV, COCO, YOLO, FiftyOne, Label Studio, "
+        "Hugging Face",
         run=export,
         arguments=export_arguments,
         examples=(
             "clinic export labelled --labelled",
+            "clinic export for-yolo --format yolo",
             "clinic export hands --category hand --split train",
             "clinic export set --snapshot ID --format hf --push-to-hub OWNER/NAME",
         ),

@@ -11,6 +11,7 @@ from dataengine.errors import ConfigRefused, NotFound
 from dataengine.records import DetectorVersion, GeneratorVersion
 from pipelines.cli.check import build_arguments, build_command, build_config, check
 from pipelines.cli.command import ACTOR, Call, Command, describe_use, shared
+from pipelines.cli.exports import export_arguments, export_detector, require_export
 from pipelines.cli.studies import study, study_arguments
 
 V = TypeVar("V", DetectorVersion, GeneratorVersion)
@@ -171,15 +172,19 @@ def detectors_arguments(parser: argparse.ArgumentParser) -> None:
         "figures stay",
     )
     parser.add_argument("--restore", metavar="NAME", help="put a retired detector back on the lists")
+    export_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
 
 
 def detectors(call: Call) -> Any:
-    """Register, measure, calibrate, promote or retire as requested, then print the leaderboard."""
+    """Export, or register, measure, calibrate, promote or retire as requested and print the leaderboard."""
     from pipelines.cli.command import named_or_newest_round
     from pipelines.services import detectors as services
 
     given = call.options
+    require_export(call)
+    if given.export:
+        return export_detector(call)
     if given.promote and given.roll_back:
         raise ConfigRefused("--promote and --roll-back exclude each other; give one of them")
     if given.add:
@@ -298,7 +303,7 @@ COMMANDS = (
     ),
     Command(
         name="detectors",
-        summary="leaderboard of detectors; register, measure, calibrate, promote, roll back, retire",
+        summary="leaderboard of detectors; register, measure, calibrate, promote, roll back, retire, export",
         run=detectors,
         arguments=detectors_arguments,
         examples=(
@@ -308,6 +313,8 @@ COMMANDS = (
             "clinic detectors --promote ID --reason 'it finds watermarks'",
             "clinic detectors --roll-back",
             "clinic detectors --retire ID",
+            "clinic detectors --export ID my-detector --push-to-hub OWNER/NAME",
+            "clinic detectors --export models/my-detector my-onnx --format onnx --half",
         ),
     ),
     Command(

@@ -1,8 +1,8 @@
-"""Read a COCO export with one of its readers, and write what each image's label map is to it.
+"""Read a COCO or YOLO export with one of its readers, and write what each image's label map is to it.
 
     python read_with.py PEER FOLDER OUT.npz CLASS…
 
-It runs in `build/peers-venv` and imports nothing of ours; classes are numbered from 1 in the given order.
+It runs in `build/peers-venv`, for ultralytics beside our libraries, and imports nothing of ours; classes are numbered from 1 in the given order.
 """
 
 import os
@@ -70,10 +70,34 @@ def fiftyone(folder: Path, classes: list[str]) -> LabelMaps:
     return found
 
 
+def ultralytics(folder: Path, classes: list[str]) -> LabelMaps:
+    """The data set of its segmentation trainer, and the masks that it makes for its loss."""
+    from ultralytics.data.dataset import YOLODataset
+    from ultralytics.data.utils import polygon2mask
+    from ultralytics.utils import YAML
+
+    described = YAML.load(folder / "data.yaml")
+    data = {"names": described["names"], "nc": len(described["names"]), "channels": 3}
+    found = {}
+    for images in (folder / described[split] for split in ("train", "val", "test")):
+        if not any(images.iterdir()):
+            continue
+        for label in YOLODataset(img_path=str(images), data=data, task="segment", augment=False).labels:
+            height, width = label["shape"]
+            label_map = np.zeros((height, width), np.uint8)
+            for number, segment in zip(label["cls"].ravel(), label["segments"], strict=True):
+                polygon = segment * np.array([width, height], np.float32)
+                mask = polygon2mask((height, width), [polygon.ravel()])
+                label_map[mask > 0] = classes.index(data["names"][int(number)]) + 1
+            found[Path(label["im_file"]).name] = label_map
+    return found
+
+
 PEERS: dict[str, Callable[[Path, list[str]], LabelMaps]] = {
     "supervision": supervision,
     "datumaro": datumaro,
     "fiftyone": fiftyone,
+    "ultralytics": ultralytics,
 }
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""What others read from our COCO exports, pixel by pixel, each in `build/peers-venv` (`make test-peers`)."""
+"""What others read from our COCO and YOLO exports, pixel by pixel (`make test-peers`)."""
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from tests.pipelines.exchange.labelled import CLASSES, labelled_images
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / "build" / "peers-venv" / "bin" / "python"
-FORMATS = {"supervision": "coco", "datumaro": "coco", "fiftyone": "fiftyone"}
+ULTRALYTICS = ROOT / "build" / "ultralytics"
+"""Without the libraries that it needs, which are among ours."""
+FORMATS = {"supervision": "coco", "datumaro": "coco", "fiftyone": "fiftyone", "ultralytics": "yolo"}
 
 
 @pytest.fixture
@@ -31,10 +34,16 @@ def test_label_maps_are_equal(
 ) -> None:
     workspace, expected = labelled
     folder = export_folder(workspace, tmp_path / "out", format=FORMATS[peer]).folder
-    program = [str(PYTHON), str(ROOT / "tests" / "peers" / "read_with.py")]
+    python = sys.executable if peer == "ultralytics" else str(PYTHON)
+    program = [python, str(ROOT / "tests" / "peers" / "read_with.py")]
     done = subprocess.run(
         [*program, peer, str(folder), str(tmp_path / "read.npz"), *CLASSES],
-        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(ULTRALYTICS) if peer == "ultralytics" else "",
+            "YOLO_CONFIG_DIR": str(tmp_path / "settings"),
+        },
         capture_output=True,
         text=True,
         check=False,

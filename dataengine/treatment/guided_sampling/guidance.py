@@ -83,16 +83,16 @@ class Guide:
             if self._config.kind == "clean":
                 result = denoise(family, latents, conditioning, schedule, step, guidance, precision)
                 progress = guided.index(step) / max(len(guided) - 1, 1)
-                return replace(result, latents=self._moved(family, result, progress))
+                return replace(result, latents=self.move(family, result, progress))
         with torch.enable_grad():
             start = latents.detach().requires_grad_()
             result = denoise(family, start, conditioning, schedule, step, guidance, precision)
             gradient = self._gradient(family, result.clean, start)
         return self._changed(family, latents, result, gradient, schedule, step)
 
-    def _moved(self, family: GeneratorFamily, result: Step, progress: float) -> Tensor:
+    def move(self, family: GeneratorFamily, result: Step, progress: float) -> Tensor:
         """Next latents − λ·g/‖g‖, g the gradient of the mean squared confidence through VAE and detector
-        alone."""
+        alone; `progress` goes from 0 at the first guided step to 1 at the last (DIAMOND, arXiv 2602.00883)."""
         with torch.enable_grad():
             clean = result.clean.detach().requires_grad_()
             gradient = self._gradient(family, clean, clean)

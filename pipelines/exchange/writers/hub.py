@@ -103,8 +103,8 @@ round {snapshot.round_id or "none"}.
 
 
 def push_folder(folder: Path, repository: str, kind: Literal["dataset", "model"]) -> str:
-    """Upload a folder to a private repository, which is created if there is none; returns the commit's URL.
-    Raises `InputRefused` when the hub refuses it."""
+    """Upload a folder to the hub, into a repository (OWNER/NAME) that is private if it is new; the upload's
+    URL. Raises `InputRefused` when the hub refuses."""
     from huggingface_hub import HfApi
 
     try:

@@ -5,6 +5,7 @@
     coco          images/ and coco.json: one RLE with holes for each author, class and connected region
     fiftyone      data/ and labels.json, as FiftyOne's COCODetectionDataset reads them
     label-studio  images/, tasks.json with brush annotations and label_config.xml for its project
+    yolo          images/, labels/ with polygons by split, data.yaml: labelled images only
     hf            Parquet shards with a dataset card; `datasets.load_dataset` opens the folder
     predictions   predictions.csv: every detector's prediction for each image
 
@@ -26,6 +27,7 @@ from dataengine.masks import StoredMap
 from dataengine.records import COLLECTED, REPAIRED, Image, Label, Report, digest, no_report, threshold_of
 from pipelines.exchange.writers.coco import CocoFile
 from pipelines.exchange.writers.label_studio import TaskFile
+from pipelines.exchange.writers.yolo import YoloFolder
 from storage.stores.blobs import writing
 from storage.stores.snapshots import EXTENSIONS
 from storage.workspace import Workspace
@@ -159,7 +161,8 @@ def export_folder(
         try:
             for done, (image, labels) in enumerate(rows):
                 report(done, total, "exporting")
-                writer.add(image, labels)
+                if labels or format not in LABELLED_ONLY:
+                    writer.add(image, labels)
         finally:
             writer.close()
     report(total, total, "exported")
@@ -168,7 +171,7 @@ def export_folder(
         images=writer.images,
         masks=writer.masks,
         annotations=writer.annotations,
-        losses=losses,
+        losses=losses + writer.losses,
     )
 
 
@@ -301,8 +304,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "coco": ("images", "coco"),
     "fiftyone": ("data", "labels"),
     "label-studio": ("images", "tasks"),
+    "yolo": ("yolo",),
     "predictions": ("predictions",),
 }
+LABELLED_ONLY = ("yolo",)
+"""Formats in which an image without a label would be one without an artifact."""
 LOSSES = {
     "coco": ("label times and older revisions are not in COCO; the format masks has them",),
     "fiftyone": (
@@ -313,6 +319,10 @@ LOSSES = {
         "`clinic push` sends them as they are seen here",
         "Label Studio gives all annotations to the person who loads tasks.json; `clinic import` knows their "
         "authors",
+    ),
+    "yolo": (
+        "unlabelled images are left out, several people's labels are merged by majority, and prompts, seeds, "
+        "licences and authors are not in YOLO's files; the format masks has them",
     ),
     "predictions": ("numbers only; maps are not exported",),
 }
@@ -332,10 +342,15 @@ class _Writer:
             "coco": lambda: _Coco(folder / "coco.json", classes),
             "labels": lambda: _Coco(folder / "labels.json", classes),
             "tasks": lambda: TaskFile(folder / "tasks.json", classes),
+            "yolo": lambda: YoloFolder(folder, workspace, classes, pictures),
             "predictions": lambda: _Predictions(folder, workspace),
         }
         self._parts = [open_part[name]() for name in PARTS[format]]
         self.images = self.masks = 0
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        return tuple(loss for part in self._parts if isinstance(part, YoloFolder) for loss in part.losses)
 
     @property
     def annotations(self) -> int:

@@ -1,14 +1,11 @@
 """`clinic export --push-to-hub` through huggingface_hub's own HTTP calls, against a hub of this test."""
 
-import base64
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,73 +15,17 @@ from pipelines.exchange.formats import import_dataset
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Ingest
 from storage.workspace import Workspace
+from tests.local_hub import Hub
 from tests.pipelines.exchange import layouts
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "hf_" + "x" * 34
 
 
-class Hub(ThreadingHTTPServer):
-    """Takes one data set and one model, in commits with the files' bytes in them; anything unexpected is a
-    404."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Requests)
-        self.created: list[dict[str, object]] = []
-        self.files: dict[str, bytes] = {}
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Requests(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_POST(self) -> None:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            body = b"".join(iter(self._chunk, b""))
-        else:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            self._answer(401, {"error": "Invalid username or password."})
-        elif self.path == "/api/repos/create":
-            self.server.created.append(json.loads(body))
-            self._answer(200, {"url": f"{self.server.url}/datasets/ada/set"})
-        elif self.path == "/api/validate-yaml":
-            self._answer(200, {"errors": [], "warnings": []})
-        elif re.match(r"/api/(datasets|models)/ada/set/preupload/main", self.path):
-            files = [
-                {**one, "uploadMode": "regular", "shouldIgnore": False} for one in json.loads(body)["files"]
-            ]
-            self._answer(200, {"files": files})
-        elif re.match(r"/api/(datasets|models)/ada/set/commit/main", self.path):
-            for line in body.splitlines():
-                said = json.loads(line)
-                if said["key"] == "file":
-                    self.server.files[said["value"]["path"]] = base64.b64decode(said["value"]["content"])
-            url = f"{self.server.url}/datasets/ada/set/commit/{'0' * 40}"
-            self._answer(200, {"success": True, "commitUrl": url, "commitOid": "0" * 40})
-        else:
-            self._answer(404, {"error": f"unexpected {self.path}"})
-
-    def _chunk(self) -> bytes:
-        data = self.rfile.read(int(self.rfile.readline(), 16))
-        self.rfile.readline()
-        return data
-
-    def _answer(self, status: int, said: object) -> None:
-        body = json.dumps(said).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    server = Hub()
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    server = Hub(tmp_path / "hub")
+    server.writer = TOKEN
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -110,18 +51,22 @@ def test_a_snapshot_goes_to_the_hub_with_its_card(fresh: Workspace, tmp_path: Pa
         words = ["export", str(tmp_path / folder), "--format", "hf", "--snapshot", snapshot.id]
         words += ["--push-to-hub", "ada/set", "--workspace", str(fresh.path), "--json"]
         program = [sys.executable, "-c", "import sys, app; sys.exit(app.main(sys.argv[1:]))", *words]
-        environment = os.environ | home | {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
+        environment = (
+            os.environ | home | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+        )
         done = subprocess.run(program, env=environment, capture_output=True, timeout=120, check=False)
         return done.returncode, json.loads(done.stdout)
 
     status, said = exported("refused", "hf_wrong")
-    assert status == 1 and "the hub refused 'ada/set'" in str(said["error"]) and not hub.files
+    assert status == 1 and "the hub refused 'ada/set'" in str(said["error"]) and not hub.files("ada/set")
     status, said = exported("out", TOKEN)
     assert status == 0 and said["rows"] == 3 and str(said["url"]).startswith(hub.url)
     assert [(one["type"], one["name"]) for one in hub.created] == [("dataset", "set")]
     assert hub.created[0].get("visibility") == "private" or hub.created[0].get("private") is True
     written = {str(p.relative_to(tmp_path / "out")): p.read_bytes() for p in (tmp_path / "out").rglob("*.*")}
-    assert hub.files == written and "| CC-BY-4.0 | 3 |" in hub.files["README.md"].decode()
+    home = tmp_path / "hub" / "ada" / "set"
+    uploaded = {path.relative_to(home).as_posix(): path.read_bytes() for path in hub.files("ada/set")}
+    assert uploaded == written and "| CC-BY-4.0 | 3 |" in uploaded["README.md"].decode()
 
 
 def test_a_lora_goes_to_the_hub_with_its_card_and_images(tmp_path: Path, hub: Hub) -> None:
@@ -144,7 +89,8 @@ def test_a_lora_goes_to_the_hub_with_its_card_and_images(tmp_path: Path, hub: Hu
 
     def pushed(folder: Path, token: str) -> tuple[int, str, str]:
         home = {"HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url, "HF_TOKEN": token}
-        environment = os.environ | home | {"HF_HUB_OFFLINE": "0", "PYTHONPATH": str(ROOT)}
+        environment = os.environ | home | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        environment["PYTHONPATH"] = str(ROOT)
         program = [sys.executable, "-c", code, str(folder)]
         done = subprocess.run(
             program, env=environment, capture_output=True, text=True, timeout=120, check=False
@@ -152,8 +98,10 @@ def test_a_lora_goes_to_the_hub_with_its_card_and_images(tmp_path: Path, hub: Hu
         return done.returncode, done.stdout, done.stderr
 
     status, _, err = pushed(lora, "hf_wrong")
-    assert status == 1 and "the hub refused 'ada/set'" in err and not hub.files
+    assert status == 1 and "the hub refused 'ada/set'" in err and not hub.files("ada/set")
     status, out, err = pushed(lora, TOKEN)
     assert status == 0 and out.startswith(hub.url), err
-    assert hub.files == files and [one.get("type", "model") for one in hub.created] == ["model"]
+    home = tmp_path / "hub" / "ada" / "set"
+    uploaded = {path.relative_to(home).as_posix(): path.read_bytes() for path in hub.files("ada/set")}
+    assert uploaded == files and [one.get("type", "model") for one in hub.created] == ["model"]
     assert "so there is no LoRA to push" in pushed(tmp_path / "nothing", TOKEN)[2]
