@@ -20,7 +20,6 @@ from pipelines.generators.files import (
     REVISION,
     SAMPLING,
     WEIGHTS,
-    says_distilled,
     share_folder,
     weights_of,
 )
@@ -37,16 +36,16 @@ def register_generator(
     actor: str = "import",
     *,
     configs: Path | None = None,
-    distilled: bool = False,
+    distilled: bool | None = None,
     usual: UsualSampling = UsualSampling(),
 ) -> GeneratorVersion:
     """Register a generator, optionally with a LoRA such as DreamBooth's, which treatments continue to train.
-    `distilled` marks one that is distilled to few steps, unless its own index says so. A single file is
+    `distilled` says whether it is distilled to few steps; None is what its files say. A single file is
     converted to a pipeline folder, with `configs` (see `families.single_file`), and stored. What `usual`
     leaves out is its pipeline's own.
     Raises `ModelRefused` for what cannot be drawn with and for failed downloads, `InputRefused` for a LoRA
     that does not exist."""
-    from dataengine.treatment.families.components import usual_sampling
+    from dataengine.treatment.families.components import is_distilled, usual_sampling
     from dataengine.treatment.families.inspection import inspect_pipeline
     from dataengine.treatment.families.loading import download_pipeline
     from dataengine.treatment.families.single_file import is_single_file
@@ -63,7 +62,9 @@ def register_generator(
         opened = folder if is_local else download_pipeline(location)
     kind = inspect_pipeline(opened, lora)
     stated = usual.model_dump(mode="json", exclude_none=True)
-    sampling = usual_sampling(kind, opened).model_dump(mode="json", exclude_none=True) | stated
+    told = is_distilled(kind, opened)
+    few = told if distilled is None else distilled
+    sampling = usual_sampling(kind, few).model_dump(mode="json", exclude_none=True) | stated
     resolved = str(folder.resolve()) if is_local or files else location
     if not files:
         files = share_folder(workspace, folder) if is_local else {REVISION: opened.name}
@@ -75,14 +76,14 @@ def register_generator(
             files.get(FILES) if folder.is_file() else resolved,
             weights.model_dump_json(),
             *([checkpoint] if checkpoint else []),
-            *(["distilled"] if distilled else []),
+            *(["distilled"] if distilled else ["not distilled"] if told and not few else []),
             *([usual.model_dump_json()] if stated else []),
         ),
         name=name.strip() or (plain if lora is None else f"{plain} with {lora.stem}"),
         location=resolved,
         lora=checkpoint,
         settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind, SAMPLING: sampling, **files}
-        | ({DISTILLED: True} if distilled or says_distilled(opened) else {}),
+        | ({DISTILLED: True} if few else {}),
         licence=licence.strip(),
     )
     with workspace.catalog() as catalog:

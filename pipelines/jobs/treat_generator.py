@@ -20,7 +20,7 @@ from pipelines.generators.comparison import Pair, confidence_figures, quality_fi
 from pipelines.generators.draw import generate_batch, make_task, open_generator
 from pipelines.generators.files import download_generator
 from pipelines.generators.register import register_weights
-from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment
+from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment, tuning_for
 from pipelines.jobs.estimate import estimate_run
 from pipelines.jobs.previews import SAMPLES, save_samples
 from pipelines.runtime.context import Context, Result
@@ -46,6 +46,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     check_memory(context, base, args["settings"])
     if plan.weights is not None:
         base = register_weights(context.workspace, base.id, plan.weights)
+    plan = plan.model_copy(update={"tuning": tuning_for(base, plan.tuning)})
     context.may_pause()
     texts = get_or_write_prompts(context, run, plan)
     watcher = TreatmentReporter(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))
@@ -220,7 +221,7 @@ def generate_held_out(
     missing = [make_task(*key, validation=0.0) for key in keys if key not in known]
     if missing:
         family = open_generator(context, version)
-        config = GenerateConfig(sampling=plan.tuning.sampling)
+        config = GenerateConfig(sampling=plan.tuning.measured)
         for start, stop in shard_bounds(len(missing), plan.tuning.sampling.batch):
             context.may_pause()
             context.report(start, len(missing), f"{version.name} generates")
