@@ -2,10 +2,12 @@
 
 A generator is a diffusers pipeline in a folder, or a hub id, which is downloaded now, so that rounds need no
 network later; its commit is recorded, and used from then on. It is opened on shapes alone, with its LoRA, so
-that what rounds could not draw with is refused here. Registering a model again puts it back on the lists if
-it was removed, and else has no effect.
+that what rounds could not draw with is refused here; a pipeline that opens by its own call is checked with
+its weights, where they fit into memory. Registering a model again puts it back on the lists if it was
+removed, and else has no effect.
 """
 
+import logging
 import shutil
 import tempfile
 from dataclasses import replace
@@ -24,6 +26,8 @@ from pipelines.generators.files import (
     weights_of,
 )
 from storage.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 def register_generator(
@@ -61,6 +65,7 @@ def register_generator(
     else:
         opened = folder if is_local else download_pipeline(location)
     kind = inspect_pipeline(opened, lora)
+    check_call(opened, weights)
     stated = usual.model_dump(mode="json", exclude_none=True)
     told = is_distilled(kind, opened)
     few = told if distilled is None else distilled
@@ -91,6 +96,34 @@ def register_generator(
         stored = catalog.generators.restore(version.id, actor)
         catalog.commit()
     return stored
+
+
+def check_call(folder: Path, weights: WeightsConfig) -> None:
+    """Check a pipeline that opens by its own call (`families.selfcheck`), which needs its weights in memory.
+
+    Where they do not fit, twice for what loading takes, it is said that this is left to the first opening.
+    Raises `ModelRefused`, naming the check that failed.
+    """
+    import torch
+
+    from dataengine.treatment.families.components import IMPLEMENTATION
+    from dataengine.treatment.families.loading import facts_of, load_family
+    from dataengine.treatment.families.selfcheck import has_passed
+    from dataengine.treatment.tuning.memory import free_memory
+
+    facts, dtype = facts_of(folder), getattr(torch, weights.precision)
+    if facts.implementation != IMPLEMENTATION or has_passed(folder, dtype):
+        return
+    files = [file for name in facts.networks for file in (folder / name).glob("*.safetensors")]
+    size = sum(file.stat().st_size for file in files)
+    if weights.bits or 2 * size > free_memory("cpu")[0]:
+        logger.warning(
+            "%s: its call is checked when it is first opened; its %.1f GB of weights are not loaded here",
+            facts.pipelines[0],
+            size / 1e9,
+        )
+        return
+    load_family(folder, dtype=dtype)
 
 
 def publish_single_file(workspace: Workspace, file: Path, configs: Path | None) -> str:

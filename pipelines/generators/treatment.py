@@ -74,6 +74,7 @@ def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Resu
         "kept": outcome.kept_step,
         "updates": outcome.updates,
         "stopped": outcome.stopped_reason or "all updates done",
+        "reader": outcome.reader,
         **_history(outcome.history),
     }
     _record(context, plan, result, treated)

@@ -262,6 +262,8 @@ class NoAdapter:
             "`clinic refine` trains its whole network"
         )
 
+    reader = ""
+
     def add(self, settings: LoraSettings, seed: int) -> None:
         """Raises `ConfigRefused`."""
         raise self._refusal

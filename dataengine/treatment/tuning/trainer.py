@@ -90,6 +90,8 @@ class TreatmentResult:
     stopped_reason: str
     history: list[dict[str, Any]]
     figures: dict[str, float] = field(default_factory=dict)
+    reader: str = ""
+    """What reads the LoRA into a stock pipeline (`LoraAdapter.reader`)."""
 
 
 def treat(
@@ -466,6 +468,7 @@ class _Run:
             stopped_reason=state.stopped,
             history=state.history,
             figures=figures,
+            reader=self.family.adapter.reader,
         )
 
 
