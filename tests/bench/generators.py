@@ -198,6 +198,9 @@ def whole_loop(kind: str, place: Path) -> str:
         "generate.sampling": sampling,
         "generate.correction": {},
         "treat.tuning.sampling": sampling,
+        # Far enough in four updates that one of them is kept.
+        "treat.tuning.updates": 4,
+        "treat.tuning.learning_rate": 0.01,
     }
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
     reason = clinic(place, "round", "--recipe", "cpu-smoke", "--local", *changes)
