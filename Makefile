@@ -30,7 +30,7 @@ test: setup      ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not labelstudio and not peers and not generators'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
-	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/demo/test_stock_round.py
+	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
 
 LABEL_STUDIO := build/labelstudio-venv
 $(LABEL_STUDIO)/.ready: Makefile   # never in our own environment: its pins are not ours (1 GB, 2 minutes)
