@@ -198,9 +198,11 @@ def whole_loop(kind: str, place: Path) -> str:
         "generate.sampling": sampling,
         "generate.correction": {},
         "treat.tuning.sampling": sampling,
-        # Far enough in four updates that one of them is kept.
+        # Of random weights, so that one update of four lowers the confidence and is kept.
         "treat.tuning.updates": 4,
-        "treat.tuning.learning_rate": 0.01,
+        "treat.tuning.grad_steps": 4,
+        "treat.tuning.learning_rate": 0.002,
+        "treat.tuning.offline.gamma": 1e-6,
     }
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
     reason = clinic(place, "round", "--recipe", "cpu-smoke", "--local", *changes)

@@ -86,17 +86,18 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def treatment(base: GeneratorVersion) -> dict[str, Any]:
     """Of all objectives, with what saves memory."""
     tuning = TreatmentConfig(
-        updates=2,
+        updates=3,
         batch=2,
         grad_steps=2,
         truncation="random",
-        sampling=SamplingConfig(steps=3, batch=2, height=SIDE, width=SIDE),
+        sampling=SamplingConfig(steps=2, batch=2, height=SIDE, width=SIDE),
         checkpointing=True,
         offload=("text", "activations"),
-        region=RegionConfig(beta=1e-4),
-        offline=OfflineConfig(gamma=0.01, targets="images"),
+        # So weak that an update is kept, since the confidence falls.
+        region=RegionConfig(beta=1e-6),
+        offline=OfflineConfig(gamma=1e-6),
         lora=LoraSettings(rank=2, alpha=3.0, targets="all"),
-        learning_rate=1e-2,
+        learning_rate=2e-3,
         guard=GuardConfig(every=1, prompts=1, seeds=2, change=(0, 1), detail=(0, 99), diversity=(0, 99)),
     )
     settings = TreatmentRun(
