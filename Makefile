@@ -30,7 +30,7 @@ test: setup      ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not labelstudio and not peers and not generators and not exports and not docs and not wheel'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
-	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/demo/test_stock_round.py
+	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
 
 test-exports: setup   ## detectors as ONNX and torch.export: every kind of network, both resizings, half precision
 	$(BIN)/python -m pytest -m exports tests/dataengine/diagnosis/test_exports.py

@@ -101,6 +101,8 @@ class TinyDetector:
 class TinyAdapter:
     """Two low-rank matrices over a mixture of channels."""
 
+    reader = "squares"
+
     def __init__(self) -> None:
         self.weights: dict[str, Any] = {}
         self.scale = 1.0
@@ -303,6 +305,7 @@ class FakeTreatment:
     stopped_reason: str
     history: list[dict[str, Any]]
     figures: dict[str, float]
+    reader: str = ""
 
 
 class FakeModels(Models):

@@ -29,6 +29,10 @@ class GuardConfig(Config):
     seeds: int = Field(default=2, ge=2)
     """Images per prompt; diversity is measured among them."""
 
+    steps: int | None = Field(default=None, ge=1)
+    """Denoising steps of the guard's images; null for those of the treatment, and of a generator that is
+    distilled to few steps for its own number."""
+
     change: Limits = (0.0, 0.15)
     """Mean absolute difference to the untreated image of the same prompt and seed, images in [0, 1]."""
 

@@ -163,6 +163,10 @@ class OfflineConfig(Config):
     """Weight of the regularisation. It depends on the reduction, here the mean squared error over elements
     (the paper gives a norm)."""
 
+    targets: Literal["images", "own"] = "images"
+    """Targets: the artifact-free images, or the answers of the generator as given at the steps of its own
+    trajectories (ours), which keep a distilled generator in its few steps and need no images."""
+
     times: Literal["uniform", "shifted", "logit-normal"] = "uniform"
     """Distribution of training times for flow matching, which the paper leaves open: uniform, by FLUX's
     shifted schedule (the authors' code), or logit-normal. Noise prediction always samples them uniformly."""
@@ -382,12 +386,12 @@ class TreatmentConfig(Config):
     """Region constraint; generates every image a second time without the LoRA."""
 
     offline: OfflineConfig | None = OfflineConfig()
-    """Offline regularisation; needs artifact-free images with captions. Null turns it off."""
+    """Offline regularisation; on images it needs artifact-free ones with captions. Null turns it off."""
 
     offline_distilled: bool = False
-    """Keep the offline regularisation for a generator that is distilled to few steps (FLUX.1-schnell, klein,
-    Turbo; DiffDoctor keeps it for schnell). It is the ordinary diffusion loss, which pulls such a generator
-    away from its few steps, so it is left out by default."""
+    """Keep the offline regularisation on images for a generator that is distilled to few steps
+    (FLUX.1-schnell, klein, Turbo; DiffDoctor keeps it for schnell). It is the ordinary diffusion loss, which
+    pulls such a generator away from its few steps, so it is left out by default."""
 
     paired: bool = False
     """Draw every batch of artifact-free images half from their first half and half from their second:
@@ -420,14 +424,23 @@ class TreatmentConfig(Config):
     checkpoint_every: int = Field(default=10, ge=1)
     """Updates between checkpoints: the most that a killed run repeats."""
 
+    @property
+    def measured(self) -> SamplingConfig:
+        """Sampling of the guard's images, and of the generator's own trajectories."""
+        return self.sampling.model_copy(update={"steps": self.guard.steps or self.sampling.steps})
+
+    def regularised(self, distilled: bool) -> bool:
+        """Whether there is an offline regularisation for a generator that is distilled, or is not."""
+        own = self.offline is not None and self.offline.targets == "own"
+        return self.offline is not None and (own or self.offline_distilled or not distilled)
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.grad_steps > self.sampling.steps:
             raise ValueError(f"grad_steps {self.grad_steps} exceeds sampling.steps {self.sampling.steps}")
-        if self.pixel.weight == 0 and self.offline is None and not self.rewards:
-            raise ValueError(
-                "no objective is on: give pixel a weight, add a reward, or keep the offline regularisation"
-            )
+        alone = self.pixel.weight == 0 and not self.rewards
+        if alone and (self.offline is None or self.offline.targets == "own"):
+            raise ValueError("no objective is on: give pixel a weight, add a reward, or regularise on images")
         if self.region is not None and self.region.map == "saliency" and not self.rewards:
             raise ValueError("region.map is the saliency of rewards, but there are none: add one")
         return self

@@ -40,9 +40,9 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--distilled",
-        action="store_true",
-        help="it is distilled to few steps (FLUX.1-schnell, Turbo, Lightning), so that treatments leave the "
-        "offline regularisation out; known of those whose model_index.json says so",
+        action=argparse.BooleanOptionalAction,
+        help="it is distilled to few steps (FLUX.1-schnell, Turbo, Lightning), or not: treatments leave the "
+        "offline regularisation out, and it is drawn in few steps (default: as its files say)",
     )
     parser.add_argument(
         "--vary", metavar="ID", help="register this generator again, with its LoRA at another --strength"
@@ -107,6 +107,8 @@ def generators(call: Call) -> Any:
             usual=usual,
         )
         call.say(f"registered {added.name}; {describe_use(call, added)}")
+        if given.distilled is None and (note := services.distillation_note(added)):
+            call.say(f"  note: {note}")
     if given.vary:
         varied = services.vary_strength(call.workspace, given.vary, given.strength)
         call.say(f"registered {varied.name}; {describe_use(call, varied)}")

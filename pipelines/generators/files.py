@@ -78,11 +78,6 @@ def weights_of(version: GeneratorVersion) -> WeightsConfig:
     return WeightsConfig.model_validate(version.settings.get(WEIGHTS, {}))
 
 
-def says_distilled(folder: Path) -> bool:
-    """Whether a pipeline's own index says that it is distilled, as those of FLUX.2 klein and Krea 2 Turbo."""
-    return read_config(folder / "model_index.json").get("is_distilled") is True
-
-
 def sampling_of(version: GeneratorVersion, config: GenerateConfig) -> SamplingConfig:
     """What a round draws the generator with: its usual steps, guidance and size, or those of the recipe."""
     if not config.own_sampling:

@@ -2,10 +2,12 @@
 
 A generator is a diffusers pipeline in a folder, or a hub id, which is downloaded now, so that rounds need no
 network later; its commit is recorded, and used from then on. It is opened on shapes alone, with its LoRA, so
-that what rounds could not draw with is refused here. Registering a model again puts it back on the lists if
-it was removed, and else has no effect.
+that what rounds could not draw with is refused here; a pipeline that opens by its own call is checked with
+its weights, where they fit into memory. Registering a model again puts it back on the lists if it was
+removed, and else has no effect.
 """
 
+import logging
 import shutil
 import tempfile
 from dataclasses import replace
@@ -20,11 +22,12 @@ from pipelines.generators.files import (
     REVISION,
     SAMPLING,
     WEIGHTS,
-    says_distilled,
     share_folder,
     weights_of,
 )
 from storage.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 
 def register_generator(
@@ -37,16 +40,16 @@ def register_generator(
     actor: str = "import",
     *,
     configs: Path | None = None,
-    distilled: bool = False,
+    distilled: bool | None = None,
     usual: UsualSampling = UsualSampling(),
 ) -> GeneratorVersion:
     """Register a generator, optionally with a LoRA such as DreamBooth's, which treatments continue to train.
-    `distilled` marks one that is distilled to few steps, unless its own index says so. A single file is
+    `distilled` says whether it is distilled to few steps; None is what its files say. A single file is
     converted to a pipeline folder, with `configs` (see `families.single_file`), and stored. What `usual`
     leaves out is its pipeline's own.
     Raises `ModelRefused` for what cannot be drawn with and for failed downloads, `InputRefused` for a LoRA
     that does not exist."""
-    from dataengine.treatment.families.components import usual_sampling
+    from dataengine.treatment.families.components import is_distilled, usual_sampling
     from dataengine.treatment.families.inspection import inspect_pipeline
     from dataengine.treatment.families.loading import download_pipeline
     from dataengine.treatment.families.single_file import is_single_file
@@ -62,8 +65,11 @@ def register_generator(
     else:
         opened = folder if is_local else download_pipeline(location)
     kind = inspect_pipeline(opened, lora)
+    check_call(opened, weights)
     stated = usual.model_dump(mode="json", exclude_none=True)
-    sampling = usual_sampling(kind, opened).model_dump(mode="json", exclude_none=True) | stated
+    told = is_distilled(kind, opened)
+    few = told if distilled is None else distilled
+    sampling = usual_sampling(kind, few).model_dump(mode="json", exclude_none=True) | stated
     resolved = str(folder.resolve()) if is_local or files else location
     if not files:
         files = share_folder(workspace, folder) if is_local else {REVISION: opened.name}
@@ -75,14 +81,14 @@ def register_generator(
             files.get(FILES) if folder.is_file() else resolved,
             weights.model_dump_json(),
             *([checkpoint] if checkpoint else []),
-            *(["distilled"] if distilled else []),
+            *(["distilled"] if distilled else ["not distilled"] if told and not few else []),
             *([usual.model_dump_json()] if stated else []),
         ),
         name=name.strip() or (plain if lora is None else f"{plain} with {lora.stem}"),
         location=resolved,
         lora=checkpoint,
         settings={WEIGHTS: weights.model_dump(mode="json"), PIPELINE: kind, SAMPLING: sampling, **files}
-        | ({DISTILLED: True} if distilled or says_distilled(opened) else {}),
+        | ({DISTILLED: True} if few else {}),
         licence=licence.strip(),
     )
     with workspace.catalog() as catalog:
@@ -90,6 +96,34 @@ def register_generator(
         stored = catalog.generators.restore(version.id, actor)
         catalog.commit()
     return stored
+
+
+def check_call(folder: Path, weights: WeightsConfig) -> None:
+    """Check a pipeline that opens by its own call (`families.selfcheck`), which needs its weights in memory.
+
+    Where they do not fit, twice for what loading takes, it is said that this is left to the first opening.
+    Raises `ModelRefused`, naming the check that failed.
+    """
+    import torch
+
+    from dataengine.treatment.families.components import IMPLEMENTATION
+    from dataengine.treatment.families.loading import facts_of, load_family
+    from dataengine.treatment.families.selfcheck import has_passed
+    from dataengine.treatment.tuning.memory import free_memory
+
+    facts, dtype = facts_of(folder), getattr(torch, weights.precision)
+    if facts.implementation != IMPLEMENTATION or has_passed(folder, dtype):
+        return
+    files = [file for name in facts.networks for file in (folder / name).glob("*.safetensors")]
+    size = sum(file.stat().st_size for file in files)
+    if weights.bits or 2 * size > free_memory("cpu")[0]:
+        logger.warning(
+            "%s: its call is checked when it is first opened; its %.1f GB of weights are not loaded here",
+            facts.pipelines[0],
+            size / 1e9,
+        )
+        return
+    load_family(folder, dtype=dtype)
 
 
 def publish_single_file(workspace: Workspace, file: Path, configs: Path | None) -> str:

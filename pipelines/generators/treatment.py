@@ -13,6 +13,7 @@ from dataengine.quality.guard import Guard, mean_change
 from dataengine.records import DetectorVersion, GeneratorVersion, Image, Treatment, digest
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.generators.draw import open_generator
+from pipelines.generators.files import DISTILLED, SAMPLING
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.devices import naming_out_of_memory
 from pipelines.runtime.failpoint import fail_point
@@ -81,11 +82,21 @@ def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Resu
         "kept": outcome.kept_step,
         "updates": outcome.updates,
         "stopped": outcome.stopped_reason or "all updates done",
+        "reader": outcome.reader,
         **_history(outcome.history),
     }
     _record(context, plan, result, treated)
     discard_scratch(context.workspace, _work_id(plan))
     return result
+
+
+def tuning_for(base: GeneratorVersion, tuning: TreatmentConfig) -> TreatmentConfig:
+    """The settings of a treatment, in which the guard measures a generator that is distilled to few steps at
+    its own number of them, unless they say otherwise."""
+    few = base.settings.get(SAMPLING, {}).get("steps") if base.settings.get(DISTILLED) else None
+    if few is None or tuning.guard.steps is not None:
+        return tuning
+    return tuning.model_copy(update={"guard": tuning.guard.model_copy(update={"steps": few})})
 
 
 def finished_result(context: Context, treatment_id: str) -> Result | None:

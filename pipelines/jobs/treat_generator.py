@@ -21,7 +21,7 @@ from pipelines.generators.draw import generate_batch, make_task, open_generator
 from pipelines.generators.files import download_generator, sampling_of
 from pipelines.generators.register import register_weights
 from pipelines.generators.similarity import open_lpips, pair_similarity, similarity_figures
-from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment
+from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment, tuning_for
 from pipelines.jobs.estimate import estimate_run
 from pipelines.jobs.previews import SAMPLES, save_samples
 from pipelines.runtime.context import Context, Result
@@ -53,6 +53,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     check_memory(context, base, args["settings"])
     if plan.weights is not None:
         base = register_weights(context.workspace, base.id, plan.weights)
+    plan = plan.model_copy(update={"tuning": tuning_for(base, plan.tuning)})
     context.may_pause()
     texts = get_or_write_prompts(context, run, plan)
     watcher = TreatmentReporter(context=context, run=run, prompts=guard_prompts(plan, texts["judge"]))
@@ -261,7 +262,7 @@ def generate_held_out(
         for index, text in enumerate(texts)
         for repeat in range(plan.judge_seeds)
     ]
-    config = GenerateConfig(sampling=plan.tuning.sampling)
+    config = GenerateConfig(sampling=plan.tuning.measured)
     settings = sampling_of(version, config).model_dump(exclude={"batch"}, exclude_none=True)
     known = generated_images(context, version.id, purpose, settings)
     missing = [make_task(*key, validation=0.0) for key in keys if key not in known]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dataengine.records import GeneratorVersion
 from dataengine.treatment.config import UsualSampling, WeightsConfig
+from dataengine.treatment.families.rows import row_of
 from pipelines.generators import files
 from storage.workspace import Workspace
 
@@ -18,13 +19,13 @@ def register_generator(
     actor: str = "import",
     *,
     configs: Path | None = None,
-    distilled: bool = False,
+    distilled: bool | None = None,
     usual: UsualSampling = UsualSampling(),
 ) -> GeneratorVersion:
     """Register a diffusers pipeline, a folder, a single file or a hub id, with a LoRA where one is given, and
     what it is usually drawn with, where that is not its pipeline's own.
-    `configs` is a pipeline folder of a single file's class; `distilled` marks a generator that is distilled
-    to few steps.
+    `configs` is a pipeline folder of a single file's class; `distilled` says whether the generator is
+    distilled to few steps, where its files do not or are wrong.
 
     Raises `ModelRefused` for what cannot be drawn with or fetched, `InputRefused` for a LoRA that is absent.
     """
@@ -42,6 +43,15 @@ def register_generator(
         distilled=distilled,
         usual=usual,
     )
+
+
+def distillation_note(version: GeneratorVersion) -> str:
+    """A sentence where weights of its class may be distilled to few steps and no file tells; else ""."""
+    kind = version.settings.get(files.PIPELINE, "")
+    row = row_of(kind)
+    if not row.distilled or row.told or version.settings.get(files.DISTILLED):
+        return ""
+    return f"some weights of {kind} are distilled: {row.distilled}; if these are, add them with --distilled"
 
 
 def vary_strength(workspace: Workspace, generator_id: str, strength: float) -> GeneratorVersion:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dataengine.errors import NotFound
 from dataengine.records import DetectorVersion, GeneratorVersion, Treatment, describe_point
+from dataengine.treatment.config import LoraSettings
 from pipelines.services.endpoints import HUB_ID
 from storage.catalog import Catalog
 from storage.workspace import Workspace
@@ -32,11 +33,13 @@ A LoRA for {base}, trained so that an artifact detector finds fewer artifacts in
 Detector: {detector}. Its licence: {detector_licence}.
 Settings to reproduce it: `treatment.json`.
 
+`pytorch_lora_weights.safetensors` has the keys of diffusers. It is read by {reader}:
+
 ```python
 from diffusers import DiffusionPipeline
 
 pipeline = DiffusionPipeline.from_pretrained({location})
-pipeline.load_lora_weights("FOLDER OF THIS FILE")
+{reading}
 ```
 
 `comfyui_lora.safetensors` contains the same matrices under ComfyUI's names.
@@ -44,6 +47,25 @@ pipeline.load_lora_weights("FOLDER OF THIS FILE")
 The weights inherit the licence of the base generator: {licence_text}. The figures come from the detector used
 in training, so they are optimistic; a blind study is more reliable.
 {under}"""
+
+
+PIPELINE = "load_lora_weights"
+READING = {
+    PIPELINE: """pipeline.load_lora_weights("FOLDER OF THIS FILE")""",
+    "load_lora_adapter": """denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
+prefix = "transformer" if hasattr(pipeline, "transformer") else "unet"
+denoiser.load_lora_adapter("FOLDER OF THIS FILE", prefix=prefix)""",
+    "peft": """from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from safetensors.torch import load_file
+
+denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
+held = load_file("FOLDER OF THIS FILE/pytorch_lora_weights.safetensors")
+matrices = {{key.partition(".")[2]: matrix for key, matrix in held.items()}}
+layers = sorted({{key.partition(".lora_")[0] for key in matrices}})
+inject_adapter_in_model(LoraConfig(r={rank}, lora_alpha={alpha:g}, target_modules=layers), denoiser)
+set_peft_model_state_dict(denoiser, matrices)""",
+}
+"""How a LoRA is loaded, by a word of what reads it (`LoraAdapter.reader`)."""
 
 
 def packed(workspace: Workspace, treatment_id: str) -> tuple[str, bytes]:
@@ -96,10 +118,15 @@ def model_card(
     sheets: Sequence[str] = (),
 ) -> str:
     """The LoRA's README, as Markdown, with the sheets of these file names."""
+    reader = found.result.get("reader") or f"the pipeline's `{PIPELINE}`"
+    reading = next(text for word, text in READING.items() if word in reader)
+    lora = LoraSettings.model_validate(found.config.get("lora", {}))
     hub_id = base.location.partition("@")[0] if HUB_ID.fullmatch(base.location.partition("@")[0]) else ""
     return CARD.format(
         base_model=f"base_model: {hub_id}\n" if hub_id else "",
         location=json.dumps(hub_id or f"PATH OR HUB ID OF {line(base.name)}"),
+        reader=reader if "`" in reader else f"`{reader}`",
+        reading=reading.format(rank=lora.rank, alpha=lora.alpha),
         licence=base.licence.lower() if re.fullmatch(r"[A-Za-z0-9.-]+", base.licence) else "other",
         licence_text=base.licence or "not recorded here",
         name=line(treated.name),

@@ -53,8 +53,8 @@ class Check:
 DISTILLED_CHECK = Check(
     name="real images",
     verdict="warn",
-    text="This generator is distilled to few steps, so the offline regularisation is left out; "
-    "offline_distilled keeps it.",
+    text="This generator is distilled to few steps, so the offline regularisation on images is left out; "
+    "offline.targets=own takes its own trajectories instead, offline_distilled keeps the images.",
 )
 
 
@@ -251,9 +251,9 @@ def treatment_checks(
         text = f"{bits}-bit weights need a GPU, and no running worker has one."
         found.append(Check(name="bits", verdict="warn", text=text))
     found += [disk_check(workspace), licence_check(base.name, base.licence)]
-    if plan.tuning.offline is not None:
-        left_out = base.settings.get(DISTILLED) and not plan.tuning.offline_distilled
-        found.append(DISTILLED_CHECK if left_out else real_images_check(workspace))
+    if plan.tuning.offline is not None and plan.tuning.offline.targets == "images":
+        used = plan.tuning.regularised(distilled=base.settings.get(DISTILLED, False))
+        found.append(real_images_check(workspace) if used else DISTILLED_CHECK)
     return found
 
 

@@ -7,7 +7,7 @@ from dataengine.errors import ConfigRefused
 from dataengine.records import digest
 from dataengine.records.images import SURVEY, TREAT
 from pipelines.generators.files import sampling_of
-from pipelines.generators.treatment import TreatmentPlan, finished_result, run_treatment
+from pipelines.generators.treatment import TreatmentPlan, finished_result, run_treatment, tuning_for
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
 from pipelines.runtime.round_data import prompts_of, recipe_of, results_of
@@ -33,7 +33,7 @@ def treat(context: Context, round_id: str) -> Result:
         detector=champion_version(context),
         prompts=prompts,
         guarded=_guard_prompts(context, round_id, prompts),
-        tuning=recipe.treat.tuning,
+        tuning=tuning_for(base, recipe.treat.tuning),
         sampling=sampling_of(base, recipe.generate),
         real_limit=recipe.treat.real_limit,
         real_scorer=recipe.treat.real_scorer,

@@ -122,24 +122,24 @@ def left_out(kind: str) -> list[str]:
     return [name for name in stock_class(kind)._optional_components if not name.startswith(NEEDED)]
 
 
-def usual_sampling(kind: str, folder: Path) -> UsualSampling:
-    """Steps and guidance that a folder's pipeline is usually drawn with: its row's, else its call's defaults.
-
-    Distilled weights are known where their settings tell them; others are told apart by no file.
-    """
+def usual_sampling(kind: str, distilled: bool) -> UsualSampling:
+    """Steps and guidance that pipelines of a class are usually drawn with: their row's, else their call's
+    defaults."""
     if kind in PIPELINES and not PIPELINES[kind].reads_prompts:
         return UsualSampling()
     row, takes = row_of(kind), inspect.signature(stock_class(kind).__call__).parameters
-    if row.few and _is_distilled(kind, folder):
+    if row.few and distilled:
         return UsualSampling(steps=row.few[0], guidance=row.few[1])
     own = takes.get(row.guidance_argument)
     guidance = row.guidance if row.guidance is not None or own is None else own.default
     return UsualSampling(steps=row.steps or takes["num_inference_steps"].default, guidance=guidance)
 
 
-def _is_distilled(kind: str, folder: Path) -> bool:
-    """By `is_distilled` of the pipeline; FLUX.1 schnell by its missing guidance input."""
-    if kind == "FluxPipeline":
+def is_distilled(kind: str, folder: Path) -> bool:
+    """Whether a pipeline's settings say that its weights are distilled to few steps: `is_distilled` in its
+    index, and of FLUX.1 schnell the missing guidance input. Other distilled weights are told apart by no
+    file."""
+    if kind == "FluxPipeline" and "is_distilled" not in read_config(folder / "model_index.json"):
         return not read_config(folder / "transformer" / "config.json").get("guidance_embeds", False)
     return bool(read_config(folder / "model_index.json").get("is_distilled", False))
 

@@ -19,6 +19,10 @@ from dataengine.treatment.families.diffusion import Conditioning, Prediction, Sc
 class LoraAdapter(Protocol):
     """The LoRA of a generator's denoiser, loaded and saved in diffusers' own keys."""
 
+    @property
+    def reader(self) -> str:
+        """What reads a saved LoRA into a stock pipeline, such as "FluxPipeline.load_lora_weights"."""
+
     def add(self, settings: LoraSettings, seed: int) -> None:
         """Attach a new, trainable LoRA that does not change the output yet."""
 

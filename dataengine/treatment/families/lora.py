@@ -10,7 +10,7 @@ float32 whatever the base's precision, so that small updates are not lost in rou
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -136,22 +136,7 @@ class Adapter:
         self._refuse_second()
         file = weights_file(folder)
         channels = self._denoiser.config.get("in_channels")
-        try:
-            matrices, metadata = self._converted(file)
-            if self._of_pipeline:
-                # With its metadata, a file of diffusers states rank and alpha itself.
-                self._pipeline.load_lora_weights(
-                    **(
-                        {"pretrained_model_name_or_path_or_dict": matrices}
-                        if metadata is None
-                        else _named(file)
-                    ),
-                    adapter_name=NAME,
-                )
-            else:
-                load_lora(self._denoiser, NAME, self._component, matrices, metadata)
-        except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AssertionError) as error:
-            raise ModelRefused(f"{file} does not fit this generator: {reason_of(error)}") from error
+        matrices = self.attach(file, NAME)
         attached = sum(len(_matrices_of(each)) for each in (self._denoiser, *self._encoders.values()))
         if attached != len(matrices):
             raise ModelRefused(
@@ -164,6 +149,29 @@ class Adapter:
         for encoder in self._encoders.values():
             encoder.requires_grad_(False)
         self._train(trainable)
+
+    def attach(self, file: Path, name: str) -> dict[str, Tensor]:
+        """Attach the LoRA in `file` under a name, beside others; returns its matrices in diffusers' keys.
+
+        Raises `ModelRefused` for what is no LoRA of this base.
+        """
+        try:
+            matrices, metadata = self._converted(file)
+            if self._of_pipeline:
+                # With its metadata, a file of diffusers states rank and alpha itself.
+                self._pipeline.load_lora_weights(
+                    **(
+                        {"pretrained_model_name_or_path_or_dict": matrices}
+                        if metadata is None
+                        else _named(file)
+                    ),
+                    adapter_name=name,
+                )
+            else:
+                load_lora(self._denoiser, name, self._component, matrices, metadata)
+        except (ValueError, RuntimeError, KeyError, TypeError, IndexError, AssertionError) as error:
+            raise ModelRefused(f"{file} does not fit this generator: {reason_of(error)}") from error
+        return matrices
 
     def _converted(self, file: Path) -> tuple[dict[str, Tensor], Any]:
         """The file's matrices in the keys of diffusers, scaled so that alpha is the rank, and its metadata,
@@ -253,6 +261,8 @@ class NoAdapter:
             f"{family} takes no LoRA, since diffusers loads none into its pipeline, so it cannot be treated; "
             "`clinic refine` trains its whole network"
         )
+
+    reader = ""
 
     def add(self, settings: LoraSettings, seed: int) -> None:
         """Raises `ConfigRefused`."""
@@ -371,6 +381,35 @@ def switch_lora(network: Any, on: bool) -> None:
     for layer in network.modules():
         if isinstance(layer, BaseTunerLayer):
             layer.enable_adapters(on)
+
+
+def scale_loras(networks: Iterable[nn.Module], strengths: Mapping[str, float]) -> None:
+    """Let the networks answer with these LoRAs alone, each scaled by its strength; 1 is as trained."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for network in networks:
+        for layer in network.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.set_adapter(list(strengths))
+                for name, strength in strengths.items():
+                    layer.set_scale(name, strength)
+        network.requires_grad_(False)
+
+
+def merge_lora(networks: Iterable[Any]) -> None:
+    """Add the LoRA that the networks answer with to their own weights, and detach it."""
+    from diffusers.utils import recurse_remove_peft_layers
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for network in networks:
+        if not hasattr(network, "peft_config"):
+            continue
+        for layer in network.modules():
+            if isinstance(layer, BaseTunerLayer):
+                layer.merge()
+        recurse_remove_peft_layers(network)
+        del network.peft_config
+        network._hf_peft_config_loaded = False
 
 
 def save_lora(network: Any, name: str, prefix: str, file: Path) -> None:

@@ -56,9 +56,11 @@ class Row:
     one_by_one: bool = False
     """Whether prompts must be encoded one at a time."""
     few: tuple[int, float] | None = None
-    """Usual steps and guidance scale of weights whose settings say that they are distilled."""
+    """Usual steps and guidance scale of distilled weights."""
     distilled: str | None = None
     """Which weights of the class are distilled to few steps; None if none are known."""
+    told: bool = False
+    """Whether the settings in their files say that they are."""
     licence: str
     """Licence of the usual weights."""
     tested: str | None = None
@@ -74,13 +76,13 @@ ROWS: dict[str, Row] = {
         r"|single_transformer_blocks\.\d+\.proj_out",
         few=(4, 0.0),
         distilled="schnell, to 4 steps without guidance",
+        told=True,
         licence="schnell Apache-2.0; dev FLUX.1 [dev] Non-Commercial",
         tested=TESTED,
     ),
     "Flux2Pipeline": Row(
         attention=FLUX2,
         layers=rf"{FLUX2}|.*\.ff\.linear_(in|out)",
-        distilled="none; its guidance is embedded",
         licence="FLUX.2 [dev] Non-Commercial",
         tested=TESTED,
     ),
@@ -89,6 +91,7 @@ ROWS: dict[str, Row] = {
         layers=rf"{FLUX2}|.*\.ff\.linear_(in|out)",
         few=(4, 1.0),
         distilled="klein 4B and 9B, to 4 steps (is_distilled in model_index.json); the base models are not",
+        told=True,
         licence="4B Apache-2.0; 9B FLUX Non-Commercial",
         tested=TESTED,
     ),
@@ -102,6 +105,7 @@ ROWS: dict[str, Row] = {
     "ZImagePipeline": Row(
         unguided=0.0,
         layers=r".*\.(to_[qkv]|to_out\.0|feed_forward\.w[123])",
+        few=(8, 0.0),
         distilled="Turbo, to 8 steps with guidance_scale 0",
         licence="Apache-2.0",
         tested=TESTED,
@@ -115,12 +119,14 @@ ROWS: dict[str, Row] = {
     "StableDiffusionXLPipeline": Row(
         attention=r".*attn[12]\.(to_[qkv]|to_out\.0)",
         layers=r".*(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.0\.proj|ff\.net\.2)",
+        few=(4, 0.0),
         distilled="Turbo and Lightning, to 1–8 steps",
         licence="CreativeML Open RAIL++-M",
         tested=TESTED,
     ),
     "StableDiffusion3Pipeline": Row(
         layers=r".*\.(to_[qkv]|to_out\.0|ff\.net\.0\.proj|ff\.net\.2)",
+        few=(4, 0.0),
         distilled="3.5 Large Turbo, to 4 steps without guidance",
         licence="Stability AI Community",
         tested=TESTED,
@@ -155,6 +161,7 @@ ROWS: dict[str, Row] = {
         train_modules=r".*\.ff_i",
         layers=r".*\.(to_[qkv]|to_out)",
         attention=r".*\.(to_[qkv]|to_out)",
+        few=(28, 0.0),
         distilled="Dev and Fast, to 28 and 16 steps without guidance",
         licence="MIT; its text encoder Llama 3.1 Community",
         tested=TESTED,
@@ -164,6 +171,7 @@ ROWS: dict[str, Row] = {
         layers=r".*\.(to_[qkv]|to_out\.0|ff\.(gate|up|down))",
         few=(8, 0.0),
         distilled="Turbo, to 8 steps (is_distilled in model_index.json)",
+        told=True,
         licence="Krea 2 Community",
         tested=TESTED,
     ),

@@ -52,7 +52,7 @@ class Asked:
 def check_once(family: StockFamily, folder: Path) -> None:
     """`check`, unless the same files have passed it with this code and this diffusers."""
     family.frozen()
-    passed = _cache() / _fingerprint(folder, family.denoiser.dtype)
+    passed = _verdict(folder, family.denoiser.dtype)
     if passed.is_file():
         return
     with quiet():
@@ -62,6 +62,15 @@ def check_once(family: StockFamily, folder: Path) -> None:
     with suppress(OSError):
         passed.parent.mkdir(parents=True, exist_ok=True)
         passed.touch()
+
+
+def has_passed(folder: Path, dtype: torch.dtype) -> bool:
+    """Whether these files have passed the check, with this code and this diffusers."""
+    return _verdict(folder, dtype).is_file()
+
+
+def _verdict(folder: Path, dtype: torch.dtype) -> Path:
+    return _cache() / _fingerprint(folder, dtype)
 
 
 def _cache() -> Path:

@@ -106,11 +106,7 @@ class Batches:
         """The weighted terms of all active objectives on batch `number` (from 0) of generated images, by
         name."""
         config, family = self.config, self.family
-        rows = shuffled_rows(len(self.texts), number * config.batch, config.batch, config.seed)
-        seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
-        conditioning = self.prompts.rows(rows).to(family.device)
-        texts = [self.texts[row] for row in rows]
-        noise = family.initial_latents(seeds, self.size)
+        texts, conditioning, noise = self.inputs(number, rng)
         chain = self._chain(conditioning, noise, rng)
         untreated = mask = None
         if config.region:
@@ -133,6 +129,14 @@ class Batches:
         for objective, settings in active_objectives(config):
             terms |= objective(settings, batch)
         return terms
+
+    def inputs(self, number: int, rng: torch.Generator) -> tuple[list[str], Conditioning, Tensor]:
+        """The prompts of batch `number`, also encoded, and noise for each, NCHW."""
+        config, family = self.config, self.family
+        rows = shuffled_rows(len(self.texts), number * config.batch, config.batch, config.seed)
+        seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
+        conditioning = self.prompts.rows(rows).to(family.device)
+        return [self.texts[row] for row in rows], conditioning, family.initial_latents(seeds, self.size)
 
     def _chain(
         self, conditioning: Conditioning, noise: Tensor, rng: torch.Generator
@@ -180,6 +184,12 @@ class Batches:
             with self.family.adapter.disabled():
                 yield
             return
+        with self.as_given():
+            yield
+
+    @contextmanager
+    def as_given(self) -> Iterator[None]:
+        """Context in which the generator answers as before the run, with the LoRA that it then had."""
         now = {name: weight.detach().clone() for name, weight in self._weights.items()}
         progress_file.set_weights(self._given, self._weights)
         try:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from dataengine import durable
 from dataengine.bounds import check_header
 from dataengine.errors import ConfigRefused, ModelRefused, reason_of
-from dataengine.treatment.families.lora import NAME, weights_file
+from dataengine.treatment.families.lora import NAME, merge_lora, scale_loras, weights_file
 
 COMFYUI = "comfyui_lora.safetensors"
 SECOND = "second"
@@ -79,7 +79,10 @@ def set_strength(family: Any, strength: float) -> None:
     Raises `ConfigRefused` without one.
     """
     _require(family)
-    family.pipeline.set_adapters([NAME], [strength])
+    trainable = [weight for weight in family.adapter.parameters().values() if weight.requires_grad]
+    scale_loras(family.modules().values(), {NAME: strength})
+    for weight in trainable:
+        weight.requires_grad_(True)
 
 
 def add_second(family: Any, source: Path, strength: float = 1.0) -> None:
@@ -115,12 +118,8 @@ def blend(family: Any, loras: Mapping[str, tuple[Path, float]]) -> None:
     for name, (folder, _) in loras.items():
         file = weights_file(folder)
         _read(file)
-        family.pipeline.load_lora_weights(
-            str(file.parent), weight_name=file.name, adapter_name=name, use_safetensors=True
-        )
-    family.pipeline.set_adapters(list(loras), [strength for _, strength in loras.values()])
-    for network in family.modules().values():
-        network.requires_grad_(False)
+        family.adapter.attach(file, name)
+    scale_loras(family.modules().values(), {name: strength for name, (_, strength) in loras.items()})
 
 
 def fuse(family: Any, strength: float = 1.0) -> None:
@@ -129,8 +128,8 @@ def fuse(family: Any, strength: float = 1.0) -> None:
     Raises `ConfigRefused` without one.
     """
     _require(family)
-    family.pipeline.fuse_lora(lora_scale=strength)
-    family.pipeline.unload_lora_weights()
+    set_strength(family, strength)
+    merge_lora(family.modules().values())
 
 
 def _require(family: Any) -> None:

@@ -28,14 +28,15 @@ from dataengine.records import Report, digest, no_report, not_pausing
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.lora import weights_file
-from dataengine.treatment.sampling.sampler import as_tensor, draw, encode, size_of
+from dataengine.treatment.sampling.sampler import as_tensor, draw, encode
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.batches import Batches, used_rows, warn_of_truncated_prompts
-from dataengine.treatment.tuning.encoded import RowOrder, Rows, draw_rows, encode_pixels, encode_rows
+from dataengine.treatment.tuning.encoded import RowOrder, Rows, encode_rows
 from dataengine.treatment.tuning.memory import fitting, free_memory, record_failure
 from dataengine.treatment.tuning.moments import advice
-from dataengine.treatment.tuning.objectives import active_objectives, offline_loss
+from dataengine.treatment.tuning.objectives import active_objectives
 from dataengine.treatment.tuning.progress import STEPS_BACK, Parts, Progress, guard_figures, seed_of
+from dataengine.treatment.tuning.regularisation import Regularisation, on_images, on_own_trajectories
 from dataengine.treatment.tuning.sharing import COMFYUI, to_comfyui
 
 HISTORY = "history.json"
@@ -63,8 +64,11 @@ ALWAYS_COMPARED = {
 """Settings that a resumed run must share with the original run. Fields that were or will be added to
 `TreatmentConfig` later are compared only if they differ from their default, so that older runs can be
 resumed."""
+ADDED = {"guard": "steps", "offline": "targets"}
+"""Fields of these that were added later."""
 WITHOUT_OFFLINE = (
-    "this generator is distilled to few steps, so the offline regularisation, which would undo that, is off"
+    "this generator is distilled to few steps, so the offline regularisation on images, which would undo "
+    "that, is off"
 )
 LESS = "resuming with gradient checkpointing and offloading, since it ran out of memory before"
 
@@ -86,6 +90,8 @@ class TreatmentResult:
     stopped_reason: str
     history: list[dict[str, Any]]
     figures: dict[str, float] = field(default_factory=dict)
+    reader: str = ""
+    """What reads the LoRA into a stock pipeline (`LoraAdapter.reader`)."""
 
 
 def treat(
@@ -171,7 +177,7 @@ class _Run:
         warn_of_truncated_prompts(family, prompts)
         encoded = self._encoded_prompts(prompts)
         self.batches = Batches(config, family, detector, prompts, self._tick, encoded)
-        self.clean, self.captions = self._regularisation(clean_images, clean_captions)
+        self.regularisation = self._regularisation(clean_images, clean_captions)
         # The untreated images are generated before any weights are restored.
         self.guarded = encode(family, guard.prompts) if guard else None
         self.untreated = self._guard_images() if guard else None
@@ -195,6 +201,10 @@ class _Run:
             if name not in ALWAYS_COMPARED and getattr(given, name) == about.default
         }
         fixed = given.model_dump(exclude=FREE_TO_CHANGE | unused)
+        for name, added in ADDED.items():
+            about = getattr(given, name)
+            if about is not None and getattr(about, added) == type(about).model_fields[added].default:
+                del fixed[name][added]
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
         self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
         self.seconds: list[float] = []
@@ -332,23 +342,15 @@ class _Run:
             seed_of(self.config.seed, number, part, self.accelerator.process_index)
         )
         values: dict[str, float] = {}
+        done = (number - 1) * self.config.accumulation + part
+        batch = done * self.accelerator.num_processes + self.accelerator.process_index
         if self.batches.wanted:
-            done = (number - 1) * self.config.accumulation + part
-            batch = done * self.accelerator.num_processes + self.accelerator.process_index
             with self._activations():
                 terms = self.batches.terms(batch, rng)
             values |= self._backward(terms)
-        if self.clean is not None and self.captions is not None and self.config.offline is not None:
-            rows = draw_rows(len(self.clean), self.config.batch, self.config.paired, rng)
+        if self.regularisation is not None and self.config.offline is not None:
             with self._activations():
-                loss = offline_loss(
-                    self.family,
-                    self.clean.rows(rows)["latents"].to(self.family.device),
-                    self.captions.rows(rows).to(self.family.device),
-                    self.config.offline,
-                    rng,
-                    self.config.sampling.precision,
-                )
+                loss = self.regularisation(batch, rng)
             values |= self._backward({"offline": self.config.offline.gamma * loss})
         return values
 
@@ -387,28 +389,20 @@ class _Run:
 
     def _regularisation(
         self, images: Sequence[np.ndarray] | np.ndarray | None, captions: Sequence[str]
-    ) -> tuple[Rows | None, Rows | None]:
-        """Latents of the artifact-free images, encoded once and kept on disk, and their captions."""
-        if self.config.offline is None:
-            return None, None
-        if self.family.distilled and not self.config.offline_distilled:
-            if not active_objectives(self.config):
+    ) -> Regularisation | None:
+        """The offline regularisation; None without one."""
+        config = self.config
+        if config.offline is None:
+            return None
+        if not config.regularised(self.family.distilled):
+            if not active_objectives(config):
                 raise ConfigRefused(WITHOUT_OFFLINE + "; give pixel a weight, or set offline_distilled")
             warnings.warn(WITHOUT_OFFLINE, stacklevel=2)
-            return None, None
-        if images is None or len(images) == 0 or len(images) != len(captions):
-            raise ConfigRefused(
-                "offline regularisation needs artifact-free images with one caption each, but there are "
-                f"{0 if images is None else len(images)} images and {len(captions)} captions. "
-                "Add images, or set offline to null"
-            )
+            return None
+        if config.offline.targets == "own":
+            return partial(on_own_trajectories, self.batches)
         told = partial(self._tell, "encoding artifact-free images")
-        sampling = self.config.sampling
-        latents = partial(encode_pixels, self.family, size_of(self.family, sampling), sampling.batch)
-        return (
-            encode_rows(self.work / ENCODED / "images", images, latents, told),
-            encode_rows(self.work / ENCODED / "captions", list(captions), self.family.encode_prompts, told),
-        )
+        return on_images(config, self.family, images, captions, self.work / ENCODED, told)
 
     def _encoded_prompts(self, prompts: Sequence[str]) -> Rows | None:
         """The prompts that the run generates images of, encoded and kept on disk; None if it generates
@@ -450,7 +444,7 @@ class _Run:
         def tell(done: float, total: int, message: str = "", **figures: float) -> None:
             self._tell(f"quality guard measurement, image {int(done)} of {total}")
 
-        return draw(self.family, self.guarded, self.guard.seeds, self.config.sampling, tell)
+        return draw(self.family, self.guarded, self.guard.seeds, self.config.measured, tell)
 
     @torch.no_grad()
     def _confidence(self, images: np.ndarray) -> np.ndarray:
@@ -482,6 +476,7 @@ class _Run:
             stopped_reason=state.stopped,
             history=state.history,
             figures=figures,
+            reader=self.family.adapter.reader,
         )
 
 

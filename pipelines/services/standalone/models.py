@@ -9,10 +9,13 @@ from dataengine.api.models import CLINIC_DETECTOR as CLINIC
 from dataengine.api.models import CLINIC_GENERATORS, DIFFDOCTOR
 from dataengine.errors import ConfigRefused, NotFound
 from dataengine.records import DetectorVersion, GeneratorVersion
+from dataengine.treatment.config import UsualSampling
 from storage.workspace import Workspace
 
 Version = TypeVar("Version", DetectorVersion, GeneratorVersion)
 
+CLINIC_STEPS = 5
+"""What the generators of the embedded clinic are usually drawn with."""
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -91,7 +94,10 @@ def find_generator(workspace: Workspace, named: str, licence: str = "") -> Gener
     if part := CLINIC_GENERATORS.get(named):
         from dataengine.clinic.parts import materialise
 
-        return register_generator(workspace, str(materialise(part, workspace.path / "models" / named)), named)
+        folder = materialise(part, workspace.path / "models" / named)
+        # Without a guidance input, as schnell, but trained as it is and not distilled.
+        usual = UsualSampling(steps=CLINIC_STEPS)
+        return register_generator(workspace, str(folder), named, distilled=False, usual=usual)
     if not (named and Path(named).expanduser().exists()) and not HUB_ID.fullmatch(named):
         raise NotFound(
             f"there is no generator {named!r}: expected a diffusers pipeline's folder, a single .safetensors "

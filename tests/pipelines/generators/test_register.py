@@ -1,6 +1,7 @@
 """Models from elsewhere become versions, once; what is none is refused."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -9,14 +10,18 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import app
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
 from dataengine.errors import InputRefused, ModelRefused
+from dataengine.quality.config import GuardConfig
 from dataengine.treatment.config import LoraSettings, SamplingConfig, UsualSampling, WeightsConfig
+from dataengine.treatment.families import selfcheck
 from pipelines.config import GenerateConfig, TreatmentRun
 from pipelines.detectors.register import register_detector
 from pipelines.generators.draw import open_generator
 from pipelines.generators.files import sampling_of
 from pipelines.generators.register import register_generator, register_strength
+from pipelines.generators.treatment import tuning_for
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.services import preflight
@@ -25,6 +30,7 @@ from pipelines.services.generators import remove_generator
 from storage.opening import create_workspace
 from tests.dataengine.diagnosis.tiny import SEGFORMER
 from tests.dataengine.treatment import tiny
+from tests.dataengine.treatment.families.family_contract import disturb
 from tests.dataengine.treatment.families.test_guided_diffusion import checkpoint
 from tests.dataengine.treatment.families.tiny_pipelines import save_tiny
 
@@ -186,19 +192,91 @@ def test_a_checkpoint_of_guided_diffusion_is_registered_with_its_flags(tmp_path:
 def test_a_distilled_generator_is_known_by_its_index_or_by_command(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path / "workspace")
     folder, context = tiny.flux(tmp_path / "flux"), Context(workspace, real_models("cpu"))
-    plain = register_generator(workspace, str(folder))
-    marked = register_generator(workspace, str(folder), distilled=True)
+    plain = register_generator(workspace, str(tiny.flux(tmp_path / "dev", guidance_embeds=True)))
+    marked = register_generator(workspace, plain.location, distilled=True)
+    schnell = register_generator(workspace, str(folder))
+    denied = register_generator(workspace, str(folder), distilled=False)
     index = json.loads((folder / "model_index.json").read_text())
     klein = tmp_path / "klein"
     shutil.copytree(folder, klein)
     (klein / "model_index.json").write_text(json.dumps(index | {"is_distilled": True}))
     known = register_generator(workspace, str(klein))
-    assert len({plain.id, marked.id, known.id}) == 3
-    for version, distilled in ((plain, False), (marked, True), (known, True)):
+    assert len({plain.id, marked.id, schnell.id, denied.id, known.id}) == 5
+    assert denied.settings["sampling"]["steps"] == 28 and marked.settings["sampling"]["steps"] == 4
+    few, many = (marked, schnell, known), (plain, denied)
+    for version, distilled in [(each, True) for each in few] + [(each, False) for each in many]:
         assert open_generator(context, version).distilled is distilled
         plan = TreatmentRun(generator=version.id)
         said = [check.text for check in preflight.treatment_checks(workspace, plan, version, None)]
         assert any("distilled to few steps" in text for text in said) is distilled
+        assert tuning_for(version, plan.tuning).guard.steps == (4 if distilled else None)
+    chosen = plan.tuning.model_copy(update={"guard": GuardConfig(steps=9)})
+    assert tuning_for(known, chosen) == chosen, "unless a number is chosen"
+
+
+def test_weights_that_no_file_tells_apart_are_asked_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Turbo and base have the same files of settings; a class without distilled weights, or one whose files
+    tell, needs no note."""
+    create_workspace(tmp_path / "w").close()
+    base, other = tiny.stable_diffusion_xl(tmp_path / "xl"), tiny.stable_diffusion(tmp_path / "sd")
+    for folder, asked in {base: True, other: False}.items():
+        assert app.main(["--workspace", str(tmp_path / "w"), "generators", "--add", str(folder)]) == 0
+        assert ("if these are, add them with --distilled" in capsys.readouterr().out) is asked
+    for flag, few in (("--distilled", 4), ("--no-distilled", 50)):
+        words = ["generators", "--add", str(base), flag, "--json"]
+        assert app.main(["--workspace", str(tmp_path / "w"), *words]) == 0
+        told = json.loads(capsys.readouterr().out)["generators"]
+        assert any(each["settings"]["sampling"]["steps"] == few for each in told)
+
+
+def test_a_lora_of_the_base_weights_is_drawn_with_the_distilled_ones(tmp_path: Path) -> None:
+    """Treat the base, and give its LoRA to the distilled model of the same class."""
+    workspace = create_workspace(tmp_path / "workspace")
+    context = Context(workspace, real_models("cpu"))
+    base, few = tiny.flux(tmp_path / "base", guidance_embeds=True), tiny.flux(tmp_path / "schnell")
+    family = open_generator(context, register_generator(workspace, str(base)))
+    family.adapter.add(LoraSettings(rank=2), seed=0)
+    disturb(family)
+    family.adapter.save(tmp_path / "treated")
+    schnell = register_generator(workspace, str(few))
+    carrying = register_generator(workspace, str(few), lora=tmp_path / "treated")
+    assert carrying.settings["distilled"] and carrying.settings["sampling"]["steps"] == 4
+    sampling = sampling_of(carrying, GenerateConfig())
+    plain, treated = (
+        context.models.generate(open_generator(context, each), ["a dog"], [3], sampling).astype(int)
+        for each in (schnell, carrying)
+    )
+    assert np.abs(plain - treated).mean() > 0
+
+
+def test_a_call_is_checked_when_its_pipeline_is_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CLINIC_CACHE", str(tmp_path / "cache"))
+    workspace = create_workspace(tmp_path / "workspace")
+    folder = save_tiny("StableDiffusion3Pipeline", tmp_path / "sd3")
+    asked: list[object] = []
+    monkeypatch.setattr(selfcheck, "check", asked.append)
+    with monkeypatch.context() as full, caplog.at_level(logging.WARNING):
+        full.setattr("dataengine.treatment.tuning.memory.free_memory", lambda device: (10, 10))
+        register_generator(workspace, str(folder))
+    assert not asked and "checked when it is first opened" in caplog.text
+    for _ in range(2):
+        register_generator(workspace, str(folder))
+    assert len(asked) == 1, "once for the same files"
+
+    def refuse(family: object) -> None:
+        raise ModelRefused("last step: it changes nothing")
+
+    monkeypatch.setattr(selfcheck, "check", refuse)
+    settings = folder / "scheduler" / "scheduler_config.json"
+    settings.write_text(settings.read_text() + " ")
+    with pytest.raises(ModelRefused, match="last step"):
+        register_generator(workspace, str(folder), "another")
+    with workspace.catalog(read_only=True) as catalog:
+        assert [each.name for each in catalog.generators.list()] == ["sd3"]
 
 
 def usual_of(workspace, folder: Path, **stated) -> SamplingConfig:

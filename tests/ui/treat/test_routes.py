@@ -254,6 +254,26 @@ def test_a_card_names_the_hub_s_base_and_keeps_names_on_their_line() -> None:
     assert "| not judged |" in card and "comfyui_lora.safetensors" in card
 
 
+@pytest.mark.parametrize(
+    ("reader", "code"),
+    [
+        ("", 'pipeline.load_lora_weights("FOLDER OF THIS FILE")'),
+        ("SanaPipeline.load_lora_weights", 'pipeline.load_lora_weights("FOLDER OF THIS FILE")'),
+        ("BriaTransformer2DModel.load_lora_adapter", "denoiser.load_lora_adapter("),
+        ("peft (inject_adapter_in_model and …)", "LoraConfig(r=3, lora_alpha=6, target_modules=layers)"),
+    ],
+)
+def test_a_card_says_what_reads_the_lora(reader: str, code: str) -> None:
+    version = GeneratorVersion(id="b", name="base", location="/models/base")
+    detector = DetectorVersion(id="d", name="doctor", checkpoint="c")
+    config = {"lora": {"rank": 3, "alpha": 6.0}}
+    found = Treatment(id="t", generator_id="b", detector_id="d", config=config, result={"reader": reader})
+    card = model_card(found, {}, version, version, detector)
+    assert f"`{reader or 'load_lora_weights'}`" in card
+    block = card.partition("```python\n")[2].partition("```")[0]
+    assert code in block and compile(block, "card", "exec")
+
+
 def test_a_picture_that_a_page_is_about_to_ask_for_is_still_there(
     engineer: TestClient, workspace: Workspace
 ) -> None:

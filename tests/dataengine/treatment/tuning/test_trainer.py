@@ -358,6 +358,9 @@ def test_a_distilled_generator_is_not_pulled_back_by_the_regularisation(flux_fol
     kept = config.model_copy(update={"offline_distilled": True})
     (row,) = treated(tmp_path / "kept", kept, CLEAN).history
     assert row["offline"] > 0
+    own = config.model_copy(update={"offline": OfflineConfig(targets="own"), "updates": 2})
+    first, second = treated(tmp_path / "own", own).history
+    assert first["offline"] == 0 < second["offline"], "it begins as it was given, and no images are needed"
     alone = config.model_copy(update={"pixel": PixelConfig(weight=0)})
     with pytest.raises(ConfigRefused, match="give pixel a weight, or set offline_distilled"):
         treated(tmp_path / "alone", alone)
