@@ -13,7 +13,6 @@ import tempfile
 import xml.etree.ElementTree as ET
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -146,9 +145,6 @@ def speed() -> Iterator[Figure]:
             folder = clinic_parts.materialise(model, Path(place) / model)
             ours, by_its_call = load_family(folder), load_family(folder, by_its_call=True)
             by_its_call.size = ours.size  # type: ignore[misc]
-            if hasattr(ours, "tokens"):  # its tokenizer's limit, where the call pads to 512
-                arguments = {"max_sequence_length": ours.tokens}
-                by_its_call.row = replace(by_its_call.row, arguments=arguments)  # type: ignore[attr-defined]
             yield timing_ratio(
                 f"stock_over_handwritten_{name}",
                 update(by_its_call, detector),

@@ -39,6 +39,7 @@ PIXELS_AT_ONCE = 4_194_304
 
 CLIP_TOKENS = 77
 UPDATE = "an update"
+JUDGING = "judging"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +135,8 @@ def moments_of(
     verified = judged if batch <= VERIFIED else drawing_bytes(config, family, VERIFIED)
     update = estimate(config, family, detector, bits)
     lora = sum(weight.numel() * weight.element_size() for weight in family.adapter.parameters().values())
-    guarding = drawing_bytes(config, family, batch) if config.checkpointing else judged
+    # Checkpointing slices batches.
+    guarding = drawing_bytes(config, family, batch) if config.checkpointing and batch > 1 else judged
     height, width = size_of(family, config.sampling)
     watched = predicting_bytes(detector, (batch, height, width))
     scored = predicting_bytes(
@@ -171,7 +173,7 @@ def moments_of(
             host_bytes=loading,
         ),
         Moment(
-            name="judging",
+            name=JUDGING,
             base_bytes=whole,
             weights_bytes=whole + lora,
             activations_bytes=max(encoding, judged),

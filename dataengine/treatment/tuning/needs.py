@@ -10,13 +10,7 @@ import torch
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from dataengine.treatment.tuning.estimate import GIGABYTE, fake_tensors, size_of_weights, stored_weights
-from dataengine.treatment.tuning.moments import (
-    Peak,
-    drawing_bytes,
-    encoding_bytes,
-    moments_of,
-    predicting_bytes,
-)
+from dataengine.treatment.tuning.moments import JUDGING, Peak, moments_of, predicting_bytes
 from dataengine.treatment.tuning.weightless import family_of_configs
 
 SIDES = (512, 1024)
@@ -31,7 +25,7 @@ class Need:
     side: int
     precision: str
     drawing: int
-    """All networks of the generator, text encoders included."""
+    """All networks of the generator, text encoders included; prompts are encoded in pieces, as always."""
     diagnosing: int
     """The same with the detector beside them."""
     treating: int
@@ -66,8 +60,10 @@ def predict_needs(
 def _at(kind: str, folder: Path, detector: DetectorConfig, side: int) -> list[Need]:
     from dataengine.diagnosis.detector import NetworkDetector
 
+    # The regularisation on clean images needs less than the update beside it.
     config = TreatmentConfig(
         batch=1,
+        offline=None,
         grad_steps=1,
         checkpointing=True,
         offload=("text",),
@@ -76,13 +72,13 @@ def _at(kind: str, folder: Path, detector: DetectorConfig, side: int) -> list[Ne
     with fake_tensors():
         family = family_of_configs(kind, folder, torch.bfloat16)
         network = NetworkDetector.fresh(detector).eval().requires_grad_(False)
-        drawn = max(drawing_bytes(config, family, 1), encoding_bytes(family, 1))
         seen, beside = predicting_bytes(network, (1, side, side)), size_of_weights(network)
         bases = {
             bits: (0, stored_weights(family, (), bits), stored_weights(family, config.offload, bits))
             for _, bits in PRECISIONS
         }
         moments = moments_of(config, family, network, None, judging=1, on_cpu=False).moments
+    drawn = next(each.activations_bytes for each in moments if each.name == JUDGING)
     found = []
     for precision, bits in PRECISIONS:
         # Fewer bits change the base's weights, and nothing else.

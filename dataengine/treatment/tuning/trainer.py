@@ -43,14 +43,13 @@ LORA = "lora"
 ENCODED = "encoded"
 """Folder of the encoded prompts and images, which is deleted at the end."""
 
-FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "offload"}
+FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "checkpointing", "offload"}
 """Settings that a resumed run may change, for example after a non-finite loss or running out of memory."""
 ALWAYS_COMPARED = {
     "batch",
     "accumulation",
     "grad_steps",
     "sampling",
-    "checkpointing",
     "pixel",
     "region",
     "offline",
@@ -196,7 +195,16 @@ class _Run:
         }
         fixed = given.model_dump(exclude=FREE_TO_CHANGE | unused)
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
-        self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
+        # Checkpointing was once compared, so it is still named.
+        self.identity, self.with_checkpointing = (
+            digest(
+                "treatment",
+                json.dumps(fixed | {"checkpointing": on}, sort_keys=True),
+                list(prompts),
+                shapes,
+            )
+            for on in (False, True)
+        )
         self.seconds: list[float] = []
         self.learns = False
 
@@ -231,7 +239,9 @@ class _Run:
 
         In a fresh run the generator as given is also the reference for the first checkpoint.
         """
-        restored = progress_file.restore(self.weights, self.optimizer, self.identity, self.work)
+        restored = progress_file.restore(
+            self.weights, self.optimizer, self.identity, self.work, self.with_checkpointing
+        )
         self.state = restored or self.state
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate
