@@ -30,7 +30,14 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="for a single file the pipeline folder of its class, with configs, tokenizers and what the file "
         "lacks (default: beside the file, else the one in the hub's cache); for a .pt checkpoint the JSON "
-        "file with its flags (default: flags.json beside it)",
+        "file with its flags (default: flags.json beside it); for --estimate the folder with the settings",
+    )
+    parser.add_argument(
+        "--estimate",
+        metavar="CLASS",
+        help="predict the memory to draw, diagnose and treat with this pipeline class, such as FluxPipeline, "
+        "from the settings under --config: config.json of each part, in a folder of its name; nothing is "
+        "downloaded, loaded or registered",
     )
     parser.add_argument(
         "--name", default="", help="name of the new generator (default: that of folder or repository)"
@@ -90,6 +97,8 @@ def generators(call: Call) -> Any:
     from pipelines.services import generators as services
 
     given = call.options
+    if given.estimate:
+        return estimated(call)
     if given.add:
         weights = WeightsConfig(precision=given.precision, bits=given.bits)
         side = given.size
@@ -131,6 +140,20 @@ def generators(call: Call) -> Any:
     if not versions:
         call.say("no generator yet: `clinic generators --add FOLDER` registers a diffusers pipeline")
     return {"generators": [asdict(version) for version in versions]}
+
+
+def estimated(call: Call) -> Any:
+    """Print what a class needs."""
+    from pipelines.services.generators import predict_needs
+
+    kind, folder = call.options.estimate, call.options.config
+    if folder is None:
+        raise ConfigRefused("--estimate needs the settings of the model: give their folder with --config")
+    needs = predict_needs(kind, folder)
+    call.say(f"{kind}, predicted, one image at a time:")
+    for need in needs:
+        call.say(need["text"])
+    return {"class": kind, "needs": needs}
 
 
 def detectors_arguments(parser: argparse.ArgumentParser) -> None:
@@ -299,6 +322,7 @@ COMMANDS = (
             "clinic generators",
             "clinic generators --add models/sdxl --precision bfloat16",
             "clinic generators --add mine.safetensors --config models/sdxl --precision bfloat16",
+            "clinic generators --estimate FluxPipeline --config settings/flux",
             "clinic generators --remove sdxl --reason 'its licence ended'",
             "clinic generators --add black-forest-labs/FLUX.1-schnell --precision bfloat16 --bits 4",
         ),

@@ -1,7 +1,10 @@
 """Generator versions: register, register again at another LoRA strength, remove, restore."""
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from dataengine.errors import ConfigRefused
 from dataengine.records import GeneratorVersion
 from dataengine.treatment.config import UsualSampling, WeightsConfig
 from dataengine.treatment.families.rows import row_of
@@ -52,6 +55,21 @@ def distillation_note(version: GeneratorVersion) -> str:
     if not row.distilled or row.told or version.settings.get(files.DISTILLED):
         return ""
     return f"some weights of {kind} are distilled: {row.distilled}; if these are, add them with --distilled"
+
+
+def predict_needs(kind: str, folder: Path) -> list[dict[str, Any]]:
+    """What a pipeline class with the settings in `folder` needs on a device, in bytes, at 512² and 1024², in
+    bf16 and with a 4-bit denoiser, beside the usual detector; nothing is loaded.
+
+    Raises `ConfigRefused` without a folder, `ModelRefused` for settings that are missing or of another class.
+    """
+    from dataengine.diagnosis.config import DetectorConfig
+    from dataengine.treatment.tuning import needs
+
+    if not folder.is_dir():
+        raise ConfigRefused(f"{folder} is no folder; --config names the one with the settings of a {kind}")
+    found = needs.predict_needs(kind, folder, DetectorConfig())
+    return [{**asdict(need), "text": need.text} for need in found]
 
 
 def vary_strength(workspace: Workspace, generator_id: str, strength: float) -> GeneratorVersion:

@@ -25,6 +25,11 @@ from dataengine.errors import Cancelled, ClinicError, JobFailed
 GRACE_SECONDS = 0.7
 """Time between SIGTERM and SIGKILL to the group."""
 POLL_SECONDS = 0.1
+OUT_OF_HOST_MEMORY = (
+    " (often since this machine's memory ran out; a smaller batch or image, gradient checkpointing, a smaller "
+    "detector or a generator in bfloat16 needs less)"
+)
+"""What SIGKILL often means: the system kills the largest process, which can say nothing any more."""
 
 Event = dict[str, Any]
 
@@ -142,7 +147,7 @@ class Child:
         self.kill()
         if code is not None and (code < 0 or code > 128):
             number = -code if code < 0 else code - 128
-            cause = f"was killed by signal {number}" + (" (often: out of memory)" if number == 9 else "")
+            cause = f"was killed by signal {number}" + (OUT_OF_HOST_MEMORY if number == 9 else "")
         else:
             cause = f"exited with status {code}"
         return ChildDied(f"the child process {cause} during a task")

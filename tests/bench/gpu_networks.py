@@ -27,8 +27,8 @@ from dataengine.treatment.tuning.estimate import (
     estimate,
     fake_tensors,
     measure_rates,
-    network_without_weights,
 )
+from dataengine.treatment.tuning.weightless import network_without_weights
 from tests.bench.harness import Figure, bootstrap, figure, seconds
 
 GIGABYTE, TERA = 1e9, 1e12

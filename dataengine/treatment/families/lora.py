@@ -204,7 +204,8 @@ class Adapter:
 
     def _named_by_path(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Move those of kohya's and ComfyUI's tensors out that are named by a layer's path in diffusers, such
-        as `lora_unet_mid_block_…_to_q.lora_down.weight`, and return them under diffusers' names.
+        as `lora_unet_mid_block_…_to_q.lora_down.weight` or `transformer.….to_q.lora_down.weight`, and return
+        them under diffusers' names.
 
         diffusers' own conversion loses some: layers of FLUX, and a text encoder's attention beside its MLPs.
         """
@@ -215,10 +216,12 @@ class Adapter:
                 if hasattr(module, "weight"):
                     name = path.removeprefix("text_model.").replace(".", "_")
                     stems |= {prefix + name: f"{component}.{path}" for prefix in prefixes}
+        stems |= {path: path for path in set(stems.values()) if f"{path}.lora_down.weight" in tensors}
         found: dict[str, Tensor] = {}
         for key in list(tensors):
-            stem, _, end = key.partition(".")
-            if stem in stems and end in ENDS:
+            end = next((each for each in ENDS if key.endswith(f".{each}")), "")
+            stem = key.removesuffix(f".{end}")
+            if stem in stems and end:
                 found[f"{stems[stem]}{ENDS[end]}"] = tensors.pop(key)
         return found
 

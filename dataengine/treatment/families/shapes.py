@@ -6,7 +6,7 @@ are replaced by their outputs' shapes. Must be used within `estimate.fake_tensor
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from dataengine.treatment.families.components import stock_class
 from dataengine.treatment.families.diffusion import Conditioning, Schedule
-from dataengine.treatment.families.own_call.hooked import Halt
+from dataengine.treatment.families.own_call.hooked import Halt, replaced
 from dataengine.treatment.families.own_call.layout import Layout
 from dataengine.treatment.families.stock import StockFamily
 
@@ -31,9 +31,10 @@ class ShapesFamily(StockFamily):
 
     def __init__(self, pipeline: Any) -> None:
         """`pipeline` is one whose networks are fake."""
-        for name, network in pipeline.components.items():
-            if name.startswith("text_encoder"):
-                vars(network)["forward"] = partial(_encoded, network)
+        denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
+        for module in denoiser.modules():
+            if hasattr(module, "experts") and hasattr(module, "num_activated_experts"):
+                vars(module)["forward"] = partial(_balanced, module)
         self._asked: dict[tuple[int, tuple[int, int], bool], list[Asked]] = {}
         with _disable_current_modes():
             _real_buffers(pipeline.vae)
@@ -50,6 +51,12 @@ class ShapesFamily(StockFamily):
         """See `StockFamily`."""
         with _disable_current_modes():
             return super().layout(size)
+
+    def encoded(self, prompts: Sequence[str], guidance: float | None = None) -> list[Any]:
+        """See `StockFamily`; text encoders answer zeros."""
+        encoders = [part for name, part in self.modules().items() if name.startswith("text_encoder")]
+        with replaced([(encoder, "forward", _encoded) for encoder in encoders]):
+            return super().encoded(prompts, guidance)
 
     def blank_conditioning(self, count: int) -> Conditioning:
         """See `StockFamily`."""
@@ -127,8 +134,19 @@ def _real_buffers(network: nn.Module) -> None:
             module._buffers[name] = torch.ones(buffer.shape, dtype=buffer.dtype)
 
 
-def _encoded(network: Any, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+def _balanced(module: Any, hidden: Tensor) -> Tensor:
+    """HiDream's layer of experts, as if each were sent equally many tokens: which one a token is sent to
+    cannot be known from shapes."""
+    weights = module.gate(hidden)[1]
+    copies = hidden.flatten(0, -2).repeat_interleave(module.num_activated_experts, 0)
+    shares = zip(module.experts, copies.tensor_split(len(module.experts)), strict=True)
+    routed = torch.cat([expert(share) for expert, share in shares]).unflatten(0, weights.shape)
+    return (routed * weights.unsqueeze(-1)).sum(1).view_as(hidden) + module.shared_experts(hidden)
+
+
+def _encoded(original: Any, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
     """What a text encoder of transformers answers, of the right shape."""
+    network = original.__self__
     from transformers.modeling_outputs import BaseModelOutputWithPooling
     from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 

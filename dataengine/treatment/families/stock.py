@@ -83,7 +83,7 @@ class StockFamily:
         self.guidance = float(guidance or 0.0) if self.row.guidance is None else self.row.guidance
         self.steps: int = self.row.steps or steps
         self.training_guidance = self.guidance if self._embedded else self.row.unguided
-        self.tokens: int | None = default.get("max_sequence_length")
+        self.tokens = self._most_tokens(default.get("max_sequence_length"))
         self._checkpointing = False
         self._layouts: dict[tuple[int, int], Layout] = {}
         self._prepared: dict[tuple[int, int, int], tuple[torch.dtype, Any]] = {}
@@ -217,13 +217,25 @@ class StockFamily:
     def _blank(self) -> Conditioning:
         return self.encode_prompts([""]).to("cpu")
 
+    @property
+    def _tokenizer(self) -> Any:
+        """That of its last text encoder, which by diffusers' order reads the most; None without any."""
+        names = ("tokenizer_4", "tokenizer_3", "tokenizer_2", "tokenizer")
+        found = next((each for name in names if (each := getattr(self.pipeline, name, None))), None)
+        return getattr(found, "tokenizer", found)
+
+    def _most_tokens(self, usual: int | None) -> int | None:
+        """How many tokens of a prompt are read, and most pipelines pad to: those of its call's default, unless
+        the tokenizer states fewer."""
+        if usual is None or self._tokenizer is None:
+            return usual
+        return min(usual, self._tokenizer.model_max_length)
+
     def truncated(self, prompts: Sequence[str]) -> list[str]:
-        """Prompts beyond the limit of its last text encoder, which by diffusers' order reads the most."""
-        names = [name for name in ("tokenizer", *(f"tokenizer_{n}" for n in range(2, 5)))]
-        found = [each for name in names if (each := getattr(self.pipeline, name, None)) is not None]
-        if not found:
+        """Prompts beyond the limit of its last text encoder."""
+        tokenizer = self._tokenizer
+        if tokenizer is None:
             return []
-        tokenizer = getattr(found[-1], "tokenizer", found[-1])
         return prompts_beyond(prompts, tokenizer, min(self.tokens or 10**9, tokenizer.model_max_length))
 
     def initial_latents(self, seeds: Sequence[int], size: tuple[int, int]) -> Tensor:
@@ -433,6 +445,7 @@ class StockFamily:
         count, scale = len(prompts), self.guidance if guidance is None else guidance
         arguments: dict[str, Any] = {
             **{name: value for name, value in SWITCHES.items() if name in self._takes},
+            **({"max_sequence_length": self.tokens} if self.tokens else {}),
             **self.row.arguments,
             "prompt": list(prompts) if not isinstance(prompts, Conditioning) else [""] * count,
             "num_inference_steps": steps,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,13 +22,10 @@ from torch.utils.flop_counter import flop_registry
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
-from dataengine.treatment.families.catalog import FAMILIES, FamilyFacts
-from dataengine.treatment.families.components import IMPLEMENTATION, stock_facts
 from dataengine.treatment.families.family import GeneratorFamily
-from dataengine.treatment.families.shapes import ShapesFamily, pipeline_of
-from dataengine.treatment.families.stock import StockFamily
 from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
 from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, offline_loss
+from dataengine.treatment.tuning.weightless import family_without_weights
 
 GIGABYTE = 1e9
 OPTIMIZER = 4 * 4
@@ -223,7 +219,7 @@ def simulate(action: Callable[[], Tensor]) -> int:
 def simulate_chain(config: TreatmentConfig, family: GeneratorFamily, latents: Tensor, steps: int) -> Tensor:
     """The last latents of a chain of so many steps, on fake tensors."""
     conditioning = family.blank_conditioning(len(latents))
-    with _real():
+    with real():
         schedule = family.schedule(max(steps, 2), torch.zeros(1, *latents.shape[1:]))
     guidance = guidance_of(family, config.sampling)
     for step in range(steps):
@@ -314,7 +310,7 @@ def fake_tensors() -> Iterator[None]:
             setattr(owner, name, original)
 
 
-def _real() -> Any:
+def real() -> Any:
     """Schedules are computed with real tensors: only their values matter, not their cost."""
     from torch._subclasses.fake_tensor import unset_fake_temporarily
 
@@ -325,89 +321,6 @@ def _fused(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **kwargs: Any
 ) -> Tensor:
     return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
-
-
-def family_without_weights(
-    location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32
-) -> GeneratorFamily:
-    """A generator without weights, from a pipeline folder or like a loaded one. Call within `fake_tensors()`.
-
-    Raises `ModelRefused` for a folder that would not be loaded.
-    """
-    if isinstance(location, Path):
-        facts, parts = _folder_parts(location, dtype)
-    else:
-        facts, parts = _live_parts(location)
-    if facts.implementation == IMPLEMENTATION:
-        return ShapesFamily(pipeline_of(facts.pipelines[0], parts))
-    with _real():
-        family: GeneratorFamily = facts.load()(SimpleNamespace(**parts))
-    return family
-
-
-def _folder_parts(folder: Path, dtype: torch.dtype) -> tuple[FamilyFacts, dict[str, Any]]:
-    import diffusers
-    import transformers
-
-    from dataengine.treatment.families.loading import INDEX, check_pipeline, facts_of, read_index
-
-    check_pipeline(folder)
-    facts, (_, index) = facts_of(folder), read_index(folder / INDEX)
-    # Settings of the pipeline itself stand beside its parts.
-    parts: dict[str, Any] = {name: value for name, value in index.items() if not _is_part(name, value)}
-    for name in facts.components:
-        library, class_name = index[name]
-        component_class = getattr(diffusers if library == "diffusers" else transformers, class_name)
-        if name not in facts.networks:
-            with _real():
-                parts[name] = component_class.from_pretrained(folder / name)
-            continue
-        config = (
-            component_class.load_config(folder / name)
-            if library == "diffusers"
-            else component_class.config_class.from_pretrained(folder / name)
-        )
-        parts[name] = network_without_weights(
-            component_class, config, torch.float32 if name == "vae" else dtype
-        )
-    return facts, parts
-
-
-def _live_parts(family: Any) -> tuple[FamilyFacts, dict[str, Any]]:
-    if isinstance(family, StockFamily):
-        return _live_stock_parts(family)
-    facts = FAMILIES[family.name]
-    parts = {name: getattr(family.pipeline, name) for name in facts.components}
-    for name, network in family.modules().items():
-        parts[name] = network_without_weights(type(network), network.config, network.dtype)
-    return facts, parts
-
-
-def _live_stock_parts(family: StockFamily) -> tuple[FamilyFacts, dict[str, Any]]:
-    config, components = family.pipeline.config, family.pipeline.components
-    index = {name: list(config[name]) for name in components if config.get(name)}
-    parts = {name: value for name, value in config.items() if not _is_part(name, value)} | components
-    networks: dict[str, Any] = dict(family.modules())
-    for name, network in networks.items():
-        parts[name] = network_without_weights(type(network), network.config, network.dtype)
-    return stock_facts(family.kind, index, family.kind), parts
-
-
-def _is_part(name: str, value: Any) -> bool:
-    """Whether an entry of a pipeline's index is a component, [library, class], and no setting."""
-    named = isinstance(value, (list, tuple)) and len(value) == 2
-    return name.startswith("_") or (named and all(isinstance(each, str | None) for each in value))
-
-
-def network_without_weights(kind: Any, config: Any, dtype: torch.dtype) -> nn.Module:
-    """A diffusers or transformers network of that class and config, without weights, frozen."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        network: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
-    finally:
-        torch.set_default_dtype(before)
-    return network.eval().requires_grad_(False)
 
 
 def measure_rates(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Rates:

@@ -22,7 +22,6 @@ from dataengine.treatment.tuning.estimate import (
     NoDetector,
     estimate,
     fake_tensors,
-    family_without_weights,
     preflight,
     simulate,
     simulate_chain,
@@ -30,6 +29,7 @@ from dataengine.treatment.tuning.estimate import (
     stored_bits,
     stored_weights,
 )
+from dataengine.treatment.tuning.weightless import family_without_weights
 
 VERIFIED = 4
 """Images that a fresh pipeline draws with the saved LoRA."""
@@ -39,6 +39,7 @@ PIXELS_AT_ONCE = 4_194_304
 
 CLIP_TOKENS = 77
 UPDATE = "an update"
+JUDGING = "judging"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +53,8 @@ class Moment:
     """Peak bytes on the device in addition to the weights."""
     host_bytes: int
     """Peak bytes in host memory besides what is on the device."""
+    base_bytes: int = 0
+    """Of the weights, the generator's own."""
 
     @property
     def device_bytes(self) -> int:
@@ -110,10 +113,10 @@ def estimate_moments(
     """
     with fake_tensors():
         family = family_without_weights(generator, dtype)
-        return _moments(config, family, detector, bits, judging, on_cpu)
+        return moments_of(config, family, detector, bits, judging, on_cpu)
 
 
-def _moments(
+def moments_of(
     config: TreatmentConfig,
     family: GeneratorFamily,
     detector: Any,
@@ -121,48 +124,57 @@ def _moments(
     judging: int,
     on_cpu: bool,
 ) -> RunEstimate:
+    """See `estimate_moments`; of a generator and a detector without weights, within `fake_tensors()`."""
     whole = stored_weights(family, (), bits)
     resting = stored_weights(family, config.offload, bits)
     rows = _bytes(family.blank_conditioning(ENCODED_AT_ONCE))
-    encoding = _encoding_prompts(family) + rows
+    encoding = encoding_bytes(family) + rows
     # Drawn with before checkpointing is switched on, as a fresh pipeline draws.
     batch = config.sampling.batch
-    judged = _drawing(config, family, batch)
-    verified = judged if batch <= VERIFIED else _drawing(config, family, VERIFIED)
+    judged = drawing_bytes(config, family, batch)
+    verified = judged if batch <= VERIFIED else drawing_bytes(config, family, VERIFIED)
     update = estimate(config, family, detector, bits)
     lora = sum(weight.numel() * weight.element_size() for weight in family.adapter.parameters().values())
-    guarding = _drawing(config, family, batch) if config.checkpointing else judged
+    # Checkpointing slices batches.
+    guarding = drawing_bytes(config, family, batch) if config.checkpointing and batch > 1 else judged
     height, width = size_of(family, config.sampling)
-    watched = _predicting(detector, (batch, height, width))
-    scored = _predicting(detector, (max(1, min(judging, PIXELS_AT_ONCE // (height * width))), height, width))
+    watched = predicting_bytes(detector, (batch, height, width))
+    scored = predicting_bytes(
+        detector, (max(1, min(judging, PIXELS_AT_ONCE // (height * width))), height, width)
+    )
     away, loading = whole - resting, 0 if on_cpu else whole
     moments = (
         Moment(
             name="loading and encoding",
+            base_bytes=whole,
             weights_bytes=whole + size_of_weights(detector),
             activations_bytes=max(encoding, _encoding_images(config, family)),
             host_bytes=max(loading, 2 * rows),
         ),
         Moment(
             name=UPDATE,
+            base_bytes=resting,
             weights_bytes=update.weights_bytes,
             activations_bytes=update.activations_bytes,
             host_bytes=away + (update.saved_bytes if "activations" in config.offload else 0),
         ),
         Moment(
             name="the quality guard",
+            base_bytes=resting,
             weights_bytes=update.weights_bytes,
             activations_bytes=max(guarding, watched),
             host_bytes=away + guard_bytes(config, height, width),
         ),
         Moment(
             name="verification",
+            base_bytes=whole,
             weights_bytes=whole + lora,
             activations_bytes=max(encoding, verified),
             host_bytes=loading,
         ),
         Moment(
-            name="judging",
+            name=JUDGING,
+            base_bytes=whole,
             weights_bytes=whole + lora,
             activations_bytes=max(encoding, judged),
             host_bytes=loading,
@@ -188,7 +200,7 @@ def guard_bytes(config: TreatmentConfig, height: int, width: int) -> int:
     return int(values * (2 + max(2 * 4, 4 + 3 * 4 * pairs)))
 
 
-def _drawing(config: TreatmentConfig, family: GeneratorFamily, batch: int) -> int:
+def drawing_bytes(config: TreatmentConfig, family: GeneratorFamily, batch: int) -> int:
     """Peak bytes of drawing `batch` images without gradient."""
 
     def draw() -> Tensor:
@@ -198,23 +210,21 @@ def _drawing(config: TreatmentConfig, family: GeneratorFamily, batch: int) -> in
     return simulate(draw)
 
 
-def _predicting(detector: Any, shape: tuple[int, int, int]) -> int:
+def predicting_bytes(detector: Any, shape: tuple[int, int, int]) -> int:
     """Peak bytes of the detector's maps of that many images of that size."""
     count, height, width = shape
     dtype = next((weight.dtype for weight in detector.parameters()), torch.float32)
     return simulate(lambda: detector.confidence(torch.empty(count, 3, height, width, dtype=dtype)).sum())
 
 
-def _encoding_prompts(family: GeneratorFamily) -> int:
-    """Peak bytes of encoding a piece of prompts: the text encoders one after the other, on full sequences."""
+def encoding_bytes(family: GeneratorFamily, count: int = ENCODED_AT_ONCE) -> int:
+    """Peak bytes of encoding `count` prompts: the text encoders one after the other, on full sequences."""
     shapes = [tensor.shape for tensor in family.blank_conditioning(1).tensors.values()]
     length = max((shape[1] for shape in shapes if len(shape) == 3), default=1)
     needed = [0]
     for name, network in family.modules().items():
         if name.startswith("text_encoder"):
-            tokens = torch.zeros(
-                (ENCODED_AT_ONCE, _tokens(network, length)), dtype=torch.long, device=family.device
-            )
+            tokens = torch.zeros((count, _tokens(network, length)), dtype=torch.long, device=family.device)
             needed.append(_reading(network, tokens))
     return max(needed)
 
@@ -226,13 +236,16 @@ def _tokens(network: Any, length: int) -> int:
 
 
 def _reading(network: Any, tokens: Tensor) -> int:
-    """Peak bytes of a text encoder; where shapes alone do not carry it through, all its hidden states."""
+    """Peak bytes of a text encoder; where shapes alone do not carry it through, all its hidden states and the
+    probabilities of a language model's head."""
     try:
         return simulate(partial(_text, network, tokens))
     except Exception:  # encoders that look at the values of their tokens
         config = network.config.get_text_config()
         layers: int = getattr(config, "num_hidden_layers", None) or config.num_layers
-        return int((layers + 1) * tokens.numel() * config.hidden_size * network.dtype.itemsize)
+        words = config.vocab_size if getattr(network, "lm_head", None) is not None else 0
+        values = tokens.numel() * ((layers + 1) * config.hidden_size + words)
+        return int(values * network.dtype.itemsize)
 
 
 def _text(network: Any, tokens: Tensor) -> Tensor:

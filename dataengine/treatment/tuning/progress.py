@@ -90,8 +90,11 @@ def save(
     durable.move(temporary, work / FILE)
 
 
-def restore(weights: Weights, optimizer: torch.optim.Optimizer, identity: str, work: Path) -> Progress | None:
-    """Restore weights and optimizer from the run in `work`; None if there is none.
+def restore(
+    weights: Weights, optimizer: torch.optim.Optimizer, identity: str, work: Path, earlier: str = ""
+) -> Progress | None:
+    """Restore weights and optimizer from the run in `work`; None if there is none. `earlier` is another
+    identity that the same run may have.
 
     Raises `ConfigRefused` when the state belongs to a run with other settings, or cannot be read.
     """
@@ -105,7 +108,7 @@ def restore(weights: Weights, optimizer: torch.optim.Optimizer, identity: str, w
         raise ConfigRefused(
             f"{work / FILE} cannot be read ({error}); empty the folder to start over"
         ) from error
-    if metadata.get("identity") != identity:
+    if metadata.get("identity") not in (identity, earlier):
         raise ConfigRefused(
             f"{work} holds a treatment with other settings, prompts or generator; "
             "choose another folder, or empty it"

@@ -24,8 +24,9 @@ ENCODERS = {"text_encoder": "te1_text_model", "text_encoder_2": "te2_text_model"
 
 
 def to_comfyui(source: Path, target: Path) -> None:
-    """The same LoRA under ComfyUI's names: `lora_COMPONENT_path_with_underscores.lora_down|lora_up.weight`,
-    and `.alpha` for every pair, because ComfyUI does not read diffusers' metadata.
+    """The same LoRA under ComfyUI's names, with `.alpha` for every pair, because ComfyUI does not read
+    diffusers' metadata: `transformer.PATH.lora_down|lora_up.weight`, which it maps for every transformer that
+    it has a map of, and `lora_unet_PATH_WITH_UNDERSCORES` for UNets and text encoders.
 
     Raises `ModelRefused` for a file that is no LoRA in diffusers' keys.
     """
@@ -36,6 +37,8 @@ def to_comfyui(source: Path, target: Path) -> None:
         component, _, path = layer.partition(".")
         plain = path.removeprefix("text_model.") if component in ENCODERS else path
         name = f"lora_{ENCODERS.get(component, component)}_{plain.replace('.', '_')}"
+        if component == "transformer":
+            name = layer
         tensors[f"{name}.lora_down.weight"] = down.contiguous()
         tensors[f"{name}.lora_up.weight"] = up.contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(_alpha(adapter, component, path, len(down)))

@@ -44,14 +44,13 @@ LORA = "lora"
 ENCODED = "encoded"
 """Folder of the encoded prompts and images, which is deleted at the end."""
 
-FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "offload"}
+FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "checkpointing", "offload"}
 """Settings that a resumed run may change, for example after a non-finite loss or running out of memory."""
 ALWAYS_COMPARED = {
     "batch",
     "accumulation",
     "grad_steps",
     "sampling",
-    "checkpointing",
     "pixel",
     "region",
     "offline",
@@ -206,7 +205,16 @@ class _Run:
             if about is not None and getattr(about, added) == type(about).model_fields[added].default:
                 del fixed[name][added]
         shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
-        self.identity = digest("treatment", json.dumps(fixed, sort_keys=True), list(prompts), shapes)
+        # Checkpointing was once compared, so it is still named.
+        self.identity, self.with_checkpointing = (
+            digest(
+                "treatment",
+                json.dumps(fixed | {"checkpointing": on}, sort_keys=True),
+                list(prompts),
+                shapes,
+            )
+            for on in (False, True)
+        )
         self.seconds: list[float] = []
         self.parts = Parts(expected=config.accumulation * (config.sampling.steps + STEPS_BACK))
         self.learns = False
@@ -242,7 +250,9 @@ class _Run:
 
         In a fresh run the generator as given is also the reference for the first checkpoint.
         """
-        restored = progress_file.restore(self.weights, self.optimizer, self.identity, self.work)
+        restored = progress_file.restore(
+            self.weights, self.optimizer, self.identity, self.work, self.with_checkpointing
+        )
         self.state = restored or self.state
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate

@@ -53,7 +53,7 @@ def call(pipeline: Any, denoiser: str, hooks: Mapping[str, Hook], arguments: Map
     held = owners(pipeline, denoiser)
     if lacking := [name for name in hooks if not callable(getattr(held[name], name, None))]:
         raise ModelRefused(f"{kind.__name__} has no {lacking[0]}")
-    with _replaced([(held[name], name, hook) for name, hook in hooks.items()]):
+    with replaced([(held[name], name, hook) for name, hook in hooks.items()]):
         try:
             return sampling(_on_the_device_of(pipeline, denoiser), **arguments)
         except Halt as halt:
@@ -70,7 +70,7 @@ def _on_the_device_of(pipeline: Any, denoiser: str) -> Any:
 
 
 @contextmanager
-def _replaced(changes: list[tuple[Any, str, Hook]]) -> Iterator[None]:
+def replaced(changes: list[tuple[Any, str, Hook]]) -> Iterator[None]:
     """Give each object its own version of a function, and take it away again."""
     kept = [(owner, name, vars(owner).get(name)) for owner, name, _ in changes]
     for owner, name, hook in changes:

@@ -104,6 +104,8 @@ class StockContract(PipelineContract):
         extra = {"guidance_scale": GUIDANCE} | CALLS.get(type(pipeline).__name__, {})
         if "true_cfg_scale" in extra:
             del extra["guidance_scale"]
+        if family.tokens:
+            extra["max_sequence_length"] = family.tokens
         return pipeline(**extra, **kwargs).images
 
     def test_every_weight_that_matters_gets_a_gradient(self, family):

@@ -237,7 +237,7 @@ def test_saved_again_it_draws_the_same_in_both_layouts(folder, components, reque
     family.adapter.save(tmp_path / "again")
     to_comfyui(tmp_path / "again" / "pytorch_lora_weights.safetensors", tmp_path / "comfyui.safetensors")
     keys = load_file(tmp_path / "comfyui.safetensors").keys()
-    starts = {key.split("_")[1] for key in keys}
+    starts = {key.split(".")[0] if key.startswith("transformer.") else key.split("_")[1] for key in keys}
     assert starts == {components[0], *("te1", "te2")[: len(components) - 1]}
     assert any("_text_model_encoder_layers_0_" in key for key in keys)
     for again in (tmp_path / "again", tmp_path / "comfyui.safetensors"):

@@ -350,6 +350,7 @@ def test_a_treatment_trains_its_lora(kept, tmp_path):
     images = stock(
         prompts,
         num_inference_steps=2,
+        max_sequence_length=family.tokens,
         guidance_scale=family.guidance,
         generator=[torch.Generator().manual_seed(seed) for seed in (5, 6)],
         output_type="pt",

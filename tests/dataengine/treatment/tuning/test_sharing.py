@@ -40,29 +40,29 @@ def treated(folder, tmp_path):
 
 
 def test_comfyui_reads_every_matrix_by_its_name(treated, tmp_path):
-    """Its key map: `lora_unet_` or `lora_transformer_`, diffusers' module path with underscores, and the
-    suffixes of the usual LoRA files."""
+    """Its key map: `lora_unet_` and diffusers' module path with underscores, or `transformer.` and that path,
+    and the suffixes of the usual LoRA files."""
     family, lora = treated
     to_comfyui(lora / "pytorch_lora_weights.safetensors", tmp_path / COMFYUI)
     found = load_file(tmp_path / COMFYUI)
     component = "transformer" if family.name == "flux" else "unet"
     modules = dict(family.modules()[component].named_modules())
+
+    def named(path):
+        return f"transformer.{path}" if component == "transformer" else f"lora_unet_{path.replace('.', '_')}"
+
     known = {
-        f"lora_{component}_" + name.replace(".base_layer", "").replace(".", "_")
+        named(name.replace(".base_layer", ""))
         for name, module in modules.items()
         if isinstance(module, torch.nn.Linear) and "lora_" not in name
     }
-    stems = {key.partition(".")[0] for key in found}
+    stems = {key.removesuffix(".alpha") for key in found if key.endswith(".alpha")}
     assert stems and stems <= known and len(found) == 3 * len(stems)
     matrices = family.adapter.parameters()
     stem = next(iter(sorted(stems)))
     update = found[f"{stem}.lora_up.weight"] @ found[f"{stem}.lora_down.weight"]
     scale = float(found[f"{stem}.alpha"]) / found[f"{stem}.lora_down.weight"].shape[0]
-    path = next(
-        name
-        for name in matrices
-        if "lora_A" in name and f"lora_{component}_" + name.split(".lora_A")[0].replace(".", "_") == stem
-    )
+    path = next(name for name in matrices if "lora_A" in name and named(name.split(".lora_A")[0]) == stem)
     expected = matrices[path.replace("lora_A", "lora_B")] @ matrices[path]
     assert scale == 1.5 and torch.allclose(update, expected)
 

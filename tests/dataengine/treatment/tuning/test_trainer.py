@@ -126,6 +126,18 @@ def test_a_resumed_run_is_the_undisturbed_run(undisturbed, flux_folder, tmp_path
     assert all(torch.equal(weight, theirs[name]) for name, weight in family.adapter.parameters().items())
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_checkpointing_may_change_on_resume(undisturbed, flux_folder, tmp_path, first):
+    """Gradients are the same; only memory and time differ."""
+    told = iter([False, False, True])
+    before, after = (CONFIG.model_copy(update={"checkpointing": on}) for on in (first, not first))
+    with pytest.raises(Paused):
+        run(flux_folder, tmp_path, before, pausing=lambda: next(told))
+    _, result = run(flux_folder, tmp_path, after)
+    pixels = [[row["pixel"] for row in each.history] for each in (result, undisturbed[1])]
+    assert pixels[0] == pytest.approx(pixels[1], rel=1e-3)
+
+
 def test_a_paused_run_goes_on_exactly(undisturbed, flux_folder, tmp_path):
     config = CONFIG.model_copy(update={"checkpoint_every": 100})
     told = iter([False, False, True])
