@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +36,6 @@ def build_parser(commands: Sequence[Command]) -> Parser:
 
 def main(commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status. `ClinicError` prints as one line on standard error."""
-    from storage.opening import private_files
-
     options = build_parser(commands).parse_args(argv)
     options.workspace_given = hasattr(options, "workspace")
     options.workspace = Path(getattr(options, "workspace", DEFAULT_WORKSPACE))
@@ -57,6 +57,19 @@ def main(commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
     if options.json and result is not PRINTED:
         print(json.dumps(to_json(result), indent=1))
     return 0
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Within the block, files and folders that this process and its children create are their owner's alone.
+
+    Around a whole process: the mask holds for all of its threads.
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def report_error(options: argparse.Namespace, message: str, status: int = 1) -> int:
