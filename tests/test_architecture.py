@@ -25,8 +25,8 @@ ORDER = {
     "weight_files components ddim family recorded schedulers dit stable_diffusion unconditional "
     "latent_unconditional flux stock stable_diffusion_xl selfcheck shapes guided_diffusion loading "
     "single_file inspection",
-    "pipelines": "config runtime generators detectors selections stages round recipes exchange reports repair jobs "
-    "services worker cli demo",
+    "pipelines": "config runtime generators detectors selections stages round recipes exchange reports "
+    "repair jobs services worker cli demo",
     "pipelines/exchange": "prompts metadata labels importer safe_files import_options shapes label_studio "
     "readers formats public_sets writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "

@@ -288,7 +288,7 @@ def test_an_interrupted_call_goes_on_where_it_was(detector: Path, tmp_path: Path
     seen: list[str] = []
 
     def stop(found: Any) -> None:
-        seen.append(found.file)
+        seen.append(found["file"])
         if len(seen) == 2:
             raise KeyboardInterrupt
 
