@@ -50,8 +50,8 @@ def diagnose_files(
 
     `detector` is what `find_detector` takes, or "" for the champion of `workspace`; in a workspace images and
     predictions are recorded as well. `each` gets the report's row of every file as it is done, `begun` a line
-    on the detector. Called again, it resumes. Raises `InputRefused` if not one file could be used, for an `out` that holds
-    anything else and for unsupported detectors, and `NotFound` for an unknown one.
+    on the detector. Called again, it resumes. Raises `InputRefused` if not one file could be used, for an
+    `out` that holds anything else and for unsupported detectors, and `NotFound` for an unknown one.
     """
     from pipelines.jobs import diagnose_files as job
     from pipelines.reports.diagnosis import FileDiagnosis
