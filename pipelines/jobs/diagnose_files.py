@@ -348,7 +348,7 @@ def iter_recorded(
                 outcomes.append(FileDiagnosis(file=file.name, state="refused", reason=reason))
                 continue
             pending.append((file, image, diagnoser.key(image.sha256)))
-        mine = [image for _, image, _ in pending]
+        mine = list({image.id: image for _, image, _ in pending}.values())
         made = predict(replace(context, report=no_report), version.id, mine, BATCH, [])
         predictions = {one.image_id: one for one in made}
         for file, image, key in pending:
