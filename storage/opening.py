@@ -2,9 +2,7 @@
 
 import errno
 import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -107,19 +105,6 @@ def _mount_of(folder: Path, mounts: str | None) -> tuple[str, frozenset[str]]:
         if held.is_relative_to(point) and len(point.parts) >= depth:
             found, depth = (kind, frozenset(f"{own},{options}".split(","))), len(point.parts)
     return found
-
-
-@contextmanager
-def private_files() -> Iterator[None]:
-    """Within the block, files and folders that this process and its children create are their owner's alone.
-
-    Around a whole process: the mask holds for all of its threads.
-    """
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
 
 
 def make_private(folder: Path) -> None:

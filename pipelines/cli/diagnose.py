@@ -2,15 +2,11 @@
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dataengine.errors import ConfigRefused
 from pipelines.cli.command import PRINTED, Call, OutsideRounds
-
-if TYPE_CHECKING:
-    from pipelines.reports.diagnosis import FileDiagnosis
 
 FORMS = ("png", "npz")
 EXAMPLES = (
@@ -66,9 +62,9 @@ def diagnose_files(call: Call) -> Any:
 
     given = call.options
 
-    def each(found: "FileDiagnosis") -> None:
+    def each(row: dict[str, Any]) -> None:
         if given.json:
-            print(json.dumps(asdict(found)), flush=True)
+            print(json.dumps(row), flush=True)
 
     result = diagnose_files(
         given.paths,

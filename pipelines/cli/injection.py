@@ -1,7 +1,7 @@
 """`clinic inject`: artifacts injected into clean images, with exact label maps."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
 from dataengine.records import INJECTION_KINDS, NO_START
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from pipelines.selections.config import InjectionRun
 
 
-def inject_arguments(parser: argparse.ArgumentParser) -> None:
-    from pipelines.selections.config import InjectionRun
+SOURCES = ("operations", "redraw")
+"""The values of `InjectionRun.source`, which is not loaded for the help."""
 
+
+def inject_arguments(parser: argparse.ArgumentParser) -> None:
     images_argument(parser)
-    sources = get_args(InjectionRun.model_fields["source"].annotation)
     parser.add_argument(
         "--source",
-        choices=sources,
+        choices=SOURCES,
         default="operations",
         help="where artifacts come from: operations on pixels, or a region redrawn short and noisy by a "
         f"generator (default: operations). {NO_START}",

@@ -5,7 +5,8 @@ import json
 import os
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -67,8 +68,6 @@ def _is_closed(stream: TextIO) -> bool:
 
 def run(commands: Sequence[Command], argv: Sequence[str] | None) -> int:
     """Parse the command line, run the command and print its result; returns the exit status."""
-    from storage.opening import private_files
-
     options = build_parser(commands).parse_args(argv)
     options.workspace_given = hasattr(options, "workspace")
     options.workspace = Path(getattr(options, "workspace", DEFAULT_WORKSPACE))
@@ -90,6 +89,19 @@ def run(commands: Sequence[Command], argv: Sequence[str] | None) -> int:
     if options.json and result is not PRINTED:
         print(json.dumps(to_json(result), indent=1))
     return 0
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Within the block, files and folders that this process and its children create are their owner's alone.
+
+    Around a whole process: the mask holds for all of its threads.
+    """
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def report_error(options: argparse.Namespace, message: str, status: int = 1) -> int:

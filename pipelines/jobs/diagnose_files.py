@@ -19,7 +19,7 @@ import numpy as np
 
 from dataengine import durable
 from dataengine.errors import ClinicError, InputRefused
-from dataengine.images import decode
+from dataengine.images import decode, stored_size
 from dataengine.masks import dequantise
 from dataengine.records import DetectorVersion, Image, OperatingPoint, Report, digest, no_report
 from pipelines.exchange.importer import Ingest, Reading, import_reading
@@ -59,6 +59,8 @@ SHOWN, NAMED = 20, 3
 BATCH, BATCH_ON_CPU = 32, 4
 BATCH_PIXELS, WAITING_PIXELS = 4_194_304, 16_777_216
 """Of one batch, and of all images that wait until their batch is full."""
+HUGE_PIXELS = 24_000_000
+"""Of an image that nothing else waits beside."""
 PAGE = 64
 """Images that a workspace predicts at a time."""
 WRITERS = 2
@@ -264,6 +266,15 @@ class _Loaded:
     pixels: np.ndarray
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Huge:
+    """A file that is decoded when it is predicted."""
+
+    file: InputFile
+    key: str
+    data: bytes
+
+
 def iter_files(
     diagnoser: FileDiagnoser, models: Models, detector: Any, inputs: Iterable[InputFile]
 ) -> Batches:
@@ -271,6 +282,10 @@ def iter_files(
     batch = BATCH_ON_CPU if models.device == "cpu" else BATCH
     loaded = prefetch(inputs, partial(_load, diagnoser), threads())
     for group in _batches_by_size(loaded, batch):
+        if isinstance(group, _Huge):
+            # Only one is in memory at a time: the writers catch up first.
+            yield from [[]] * (WRITERS + 1)
+            group = _decoded(group)
         if isinstance(group, FileDiagnosis):
             yield [group]
             continue
@@ -279,6 +294,13 @@ def iter_files(
             Predicted(file=one.file, key=one.key, pixels=partial(_same, one.pixels), confidence=confidence)
             for one, confidence in zip(group, maps, strict=True)
         ]
+
+
+def _decoded(huge: "_Huge") -> list[_Loaded] | FileDiagnosis:
+    try:
+        return [_Loaded(file=huge.file, key=huge.key, pixels=decode(huge.data))]
+    except InputRefused as error:
+        return FileDiagnosis(file=huge.file.name, state="refused", reason=str(error))
 
 
 def threads() -> int:
@@ -290,26 +312,30 @@ def _same(pixels: np.ndarray) -> np.ndarray:
     return pixels
 
 
-def _load(diagnoser: FileDiagnoser, file: InputFile) -> _Loaded | FileDiagnosis:
+def _load(diagnoser: FileDiagnoser, file: InputFile) -> _Loaded | _Huge | FileDiagnosis:
     try:
         assert file.row.load
         data, _ = file.row.load()
         key = diagnoser.key(sha256(data).hexdigest())
         if done := diagnoser.done_before(file, key):
             return done
+        height, width = stored_size(data)
+        if height * width > HUGE_PIXELS:
+            return _Huge(file=file, key=key, data=data)
         return _Loaded(file=file, key=key, pixels=decode(data))
     except InputRefused as error:
         return FileDiagnosis(file=file.name, state="refused", reason=str(error))
 
 
 def _batches_by_size(
-    loaded: Iterable[_Loaded | FileDiagnosis], batch: int
-) -> Iterator[list[_Loaded] | FileDiagnosis]:
-    """Groups of images of equal size; outcomes pass through at once. At most `WAITING_PIXELS` wait."""
+    loaded: Iterable[_Loaded | _Huge | FileDiagnosis], batch: int
+) -> Iterator[list[_Loaded] | _Huge | FileDiagnosis]:
+    """Groups of images of equal size; what is not decoded passes through at once. At most `WAITING_PIXELS`
+    wait."""
     waiting: dict[tuple[int, ...], list[_Loaded]] = {}
     pixels = 0
     for one in loaded:
-        if isinstance(one, FileDiagnosis):
+        if not isinstance(one, _Loaded):
             yield one
             continue
         size = one.pixels.shape[:2]
@@ -348,7 +374,7 @@ def iter_recorded(
                 outcomes.append(FileDiagnosis(file=file.name, state="refused", reason=reason))
                 continue
             pending.append((file, image, diagnoser.key(image.sha256)))
-        mine = [image for _, image, _ in pending]
+        mine = list({image.id: image for _, image, _ in pending}.values())
         made = predict(replace(context, report=no_report), version.id, mine, BATCH, [])
         predictions = {one.image_id: one for one in made}
         for file, image, key in pending:

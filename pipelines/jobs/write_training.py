@@ -106,6 +106,8 @@ def _write_detector(
         made = Path(draft) / folder.name
         shutil.copytree(context.workspace.checkpoints.fetch(version.checkpoint), made)
         write_point(made, version.operating_point or OperatingPoint())
+        settings = json.dumps(version.config, indent=1) + "\n"
+        write_file(made / "training.json", settings.encode())
         network = read_config(made / "detector.json") if (made / "detector.json").is_file() else {}
         write_file(made / "README.md", detector_card(version, network, start, counts).encode())
         durable.move(made, folder)

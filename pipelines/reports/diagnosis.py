@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image as Picture
 
 from dataengine.csv_files import as_csv
+from dataengine.images import decode
 from dataengine.masks import components, overlay_confidence, quantise
 from dataengine.records import OperatingPoint
 from pipelines.reports.contact_sheet import Gallery, Tile, render_sheet
@@ -208,7 +209,7 @@ def render_contact_sheet(shown: Sequence[Thumbnails], title: str, lead: str) -> 
     """The first of the shown images with their maps as red heat; flagged ones are framed."""
     tiles = [
         Tile(
-            image=np.asarray(Picture.open(io.BytesIO(each.overlay))),
+            image=decode(each.overlay),
             text=f"{each.found.confidence:.2f}  {Path(each.found.file).name}",
             marked=each.found.state == "flagged",
         )

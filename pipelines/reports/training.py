@@ -34,8 +34,8 @@ tags: [artifact-detection, image-segmentation, artifact-clinic]
 ---
 # {name}
 
-Marks artifacts of generated images, with one confidence per pixel. {architecture} at {size}², trained from
-{start}.
+Marks artifacts of generated images, with one confidence per pixel. Network: {architecture} at {size}²,
+trained from {start}.
 
 | data | images | with artifacts | clean |
 |---|---|---|---|
@@ -50,7 +50,10 @@ operating point was chosen on them, so misses and false alarms are optimistic.
 
 It {point}.
 
-Licence of the weights: {licence}.{limits} Settings, data and all figures: `report.json` beside this folder.
+Settings: {steps} updates of {batch} images at a learning rate of {lr:g}, seed {seed}; all of them are in
+`training.json`.
+
+Licence of the weights: {licence}.{limits}
 
     clinic diagnose FOLDER --detector THIS_FOLDER --out DIR
 
@@ -74,8 +77,7 @@ def detector_card(
 ) -> str:
     """The detector's README, as Markdown. `data` counts images by set: "flawed" and "clean"."""
     figures = version.metrics.get("validation", {})
-    kinds = {"segformer": "SegFormer"}
-    architecture = str(network.get("architecture", ""))
+    architecture, encoder = str(network.get("architecture", "")), network.get("encoder", "")
     forbidden = version.metrics.get("training", {}).get("images_by_licence", {})
     limits = ", ".join(f"{count} under {name or 'an unstated licence'}" for name, count in forbidden.items())
     return CARD.format(
@@ -83,7 +85,8 @@ def detector_card(
         licence_tag=version.licence.lower() if re.fullmatch(r"[A-Za-z0-9.-]+", version.licence) else "other",
         licence=_line(version.licence) or "not recorded",
         limits=f" Training images: {limits}." if limits else "",
-        architecture=kinds.get(architecture, f"{architecture} with {network.get('encoder', '')}"),
+        architecture="SegFormer" if architecture == "segformer" else f"{architecture} on {encoder}",
+        **{name: version.config.get(name, 0) for name in ("steps", "batch", "lr", "seed")},
         size=network.get("size", ""),
         start=_line(start),
         data="\n".join(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from dataengine.errors import InputRefused, ModelRefused
-from pipelines.config import CLINIC
+from dataengine.records import CLINIC
 from pipelines.runtime.devices import release_memory
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,7 +23,6 @@ from pipelines.services.standalone.output import HIDDEN, begin_output, output_wo
 
 if TYPE_CHECKING:
     from pipelines.jobs.diagnose_files import UsedDetector
-    from pipelines.reports.diagnosis import FileDiagnosis
     from pipelines.runtime.models import Models
     from storage.workspace import Workspace
 
@@ -43,15 +43,15 @@ def diagnose_files(
     form: Literal["png", "npz"] = "png",
     device: str | None = None,
     report: Report = no_report,
-    each: "Callable[[FileDiagnosis], None]" = lambda found: None,
+    each: Callable[[dict[str, Any]], None] = lambda row: None,
     begun: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Write maps, overlays, report, contact sheet and gallery of every image at or below `paths` to `out`.
 
     `detector` is what `find_detector` takes, or "" for the champion of `workspace`; in a workspace images and
-    predictions are recorded as well. `each` is told of every file as it is done, `begun` of the detector.
-    Called again, it resumes. Raises `InputRefused` if not one file could be used, for an `out` that holds
-    anything else and for unsupported detectors, and `NotFound` for an unknown one.
+    predictions are recorded as well. `each` gets the report's row of every file as it is done, `begun` a line
+    on the detector. Called again, it resumes. Raises `InputRefused` if not one file could be used, for an
+    `out` that holds anything else and for unsupported detectors, and `NotFound` for an unknown one.
     """
     from pipelines.jobs import diagnose_files as job
     from pipelines.reports.diagnosis import FileDiagnosis
@@ -69,11 +69,14 @@ def diagnose_files(
         begun(f"{used.name} {used.text}")
         return job.FileDiagnoser(out, out / HIDDEN, used, form)
 
+    def tell(found: FileDiagnosis) -> None:
+        each(asdict(found))
+
     if workspace is None:
         with _opened(detector, device, report) as (models, opened, used):
             diagnoser = begin(used)
             batches = job.iter_files(diagnoser, models, opened, inputs)
-            return job.diagnose_files(diagnoser, batches, inputs, refused, report, each)
+            return job.diagnose_files(diagnoser, batches, inputs, refused, report, tell)
     with output_workspace(out, workspace) as recorded:
         from pipelines.services.images.work import run_here
 
@@ -89,7 +92,7 @@ def diagnose_files(
                 inputs,
                 refused,
                 report,
-                each,
+                tell,
             ),
         )
 

@@ -9,7 +9,6 @@ from typing import Any
 from dataengine import durable
 from dataengine.bounds import read_config
 from dataengine.errors import InputRefused, WorkspaceUnusable
-from storage.opening import create_workspace
 from storage.workspace import Workspace
 
 HIDDEN = ".clinic"
@@ -51,6 +50,8 @@ def output_workspace(out: Path, workspace: Path | None = None) -> Iterator[Works
     State that lets an interrupted call resume is kept there: images, checkpoints, results. The folder's own
     workspace is a single machine's, also where the environment names a team's database or blobs.
     """
+    from storage.opening import create_workspace
+
     opened = create_workspace(workspace) if workspace else create_workspace(out / HIDDEN, "", "")
     try:
         yield opened

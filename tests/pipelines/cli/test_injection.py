@@ -1,11 +1,14 @@
 """`clinic inject`: what it makes, says and refuses."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
 
 from dataengine.records import INJECTED, INJECTION_KINDS
+from pipelines.cli.injection import SOURCES
+from pipelines.selections.config import InjectionRun
 from storage.opening import create_workspace
 from tests.dataengine.injection.test_inject import textured
 from tests.pipelines.cli.test_commands import Console
@@ -89,3 +92,7 @@ def test_help_says_that_operations_are_no_start(capsys: pytest.CaptureFixture[st
     assert "found none of the flaws in 42 generated images" in text
     for setting in ("injection.kinds", "injection.most", "redraw.strength", "copies", "images.category"):
         assert f" {setting} " in text
+
+
+def test_the_help_knows_every_source() -> None:
+    assert get_args(InjectionRun.model_fields["source"].annotation) == SOURCES

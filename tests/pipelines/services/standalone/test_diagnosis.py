@@ -288,7 +288,7 @@ def test_an_interrupted_call_goes_on_where_it_was(detector: Path, tmp_path: Path
     seen: list[str] = []
 
     def stop(found: Any) -> None:
-        seen.append(found.file)
+        seen.append(found["file"])
         if len(seen) == 2:
             raise KeyboardInterrupt
 
@@ -300,6 +300,36 @@ def test_an_interrupted_call_goes_on_where_it_was(detector: Path, tmp_path: Path
     result = run([photos], out, detector)
     assert result["known"] >= 2 and result["flagged"] == 6
     assert run([photos], out, detector)["known"] == 6
+
+
+def test_huge_images_are_decoded_one_at_a_time(
+    detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "HUGE_PIXELS", 64 * 64)
+    for number in range(5):
+        save(tmp_path / f"in/{number}.png", np.concatenate([scene(number), scene(9)]))
+    save(tmp_path / "in/small.png", scene(1))
+    cut = (tmp_path / "in/0.png").read_bytes()
+    (tmp_path / "in/cut.png").write_bytes(cut[: len(cut) // 2])
+    alive, most = 0, 0
+    decode, write = job.decode, job.FileDiagnoser._write
+
+    def counting(data: bytes) -> Any:
+        nonlocal alive, most
+        alive, most = alive + 1, max(most, alive + 1)
+        return decode(data)
+
+    def written(self: job.FileDiagnoser, one: job.Predicted) -> Any:
+        nonlocal alive
+        made = write(self, one)
+        alive -= 1
+        return made
+
+    monkeypatch.setattr(job, "decode", counting)
+    monkeypatch.setattr(job.FileDiagnoser, "_write", written)
+    result = run([tmp_path / "in"], tmp_path / "out", detector)
+    assert (result["flagged"], result["refused"]) == (6, 1)
+    assert "damaged" in result["refused_files"][0] and most <= 3, "one huge, one small and the damaged one"
 
 
 def test_images_wait_for_their_size_within_bounds() -> None:
