@@ -153,7 +153,9 @@ def open_under(
     if condition.weights == FLOAT8:
         round_to_float8(denoiser_of(family))
     elif condition.weights == BFLOAT16 and condition.merged:
-        denoiser_of(family).to(torch.bfloat16)
+        for name, network in family.modules().items():
+            # As where the weights are loaded so.
+            network.to(torch.float32 if name == "vae" else torch.bfloat16)
     return family
 
 

@@ -45,15 +45,23 @@ def lora(folder: Path) -> Path:
     return folder.parent / "lora"
 
 
-@pytest.fixture
-def prepared(folder: Path, lora: Path, tmp_path: Path) -> tuple[Context, ComparisonRun]:
-    context = Context(create_workspace(tmp_path / "w"), Models("cpu"))
+@pytest.fixture(scope="module")
+def registered(folder: Path, lora: Path) -> tuple[Context, ComparisonRun]:
+    context = Context(create_workspace(folder.parent / "w"), Models("cpu"))
     base = register_generator(context.workspace, str(folder), "base")
     treated = register_generator(context.workspace, str(folder), "treated", lora=lora)
     run = ComparisonRun(
         before=base.id, after=treated.id, detector="none", sampling=SamplingConfig(steps=2, batch=4)
     )
     return context, run
+
+
+@pytest.fixture
+def prepared(
+    registered: tuple[Context, ComparisonRun], request: pytest.FixtureRequest
+) -> tuple[Context, ComparisonRun]:
+    """Cells of one test are not those of another, since they name another detector."""
+    return registered[0], registered[1].model_copy(update={"detector": request.node.name})
 
 
 def axes(run: ComparisonRun, *names: Any) -> ComparisonRun:
@@ -120,9 +128,10 @@ def test_bad_cells_and_the_advice_to_merge(
 
 
 def test_a_base_without_artifacts_says_nothing(
-    prepared: tuple[Context, ComparisonRun], tmp_path: Path
+    prepared: tuple[Context, ComparisonRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, run = prepared
+    monkeypatch.setattr(job, "draw_under", lambda *given: np.zeros((2, 8, 8, 3), np.uint8))
     result = compare_under(
         context, axes(run, "steps"), PROMPTS, tmp_path / "c", None, lambda images: [0.0] * len(images), 0.5
     )
@@ -131,7 +140,7 @@ def test_a_base_without_artifacts_says_nothing(
 
 
 def test_a_condition_that_cannot_be_drawn_is_left_out_and_the_rest_goes_on(
-    prepared: tuple[Context, ComparisonRun], tmp_path: Path
+    prepared: tuple[Context, ComparisonRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, run = prepared
 
@@ -140,13 +149,20 @@ def test_a_condition_that_cannot_be_drawn_is_left_out_and_the_rest_goes_on(
             raise ConfigRefused("this machine has no bfloat16")
         return Models("cpu").open_generator(location, lora, weights)
 
+    def draw(context: Any, family: Any, condition: Any, *rest: Any) -> np.ndarray:
+        if condition.merged:
+            raise RuntimeError("mat1 and mat2 must have the same dtype")
+        return np.zeros((2, 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(job, "draw_under", draw)
     context = Context(context.workspace, with_methods(context.models, open_generator=opened))
     result = compare_under(
         context, axes(run, "weights"), PROMPTS, tmp_path / "c", None, lambda images: [1.0] * len(images), 0.5
     )
     left_out = {one["name"]: one["reason"] for one in result["left_out"]}
     assert left_out["bfloat16"] == "this machine has no bfloat16"
-    assert "float8" in [cell["name"] for cell in result["cells"]]
+    assert left_out["float8, merged before"] == "mat1 and mat2 must have the same dtype"
+    assert [cell["name"] for cell in result["cells"]] == ["as trained", "float8"]
 
 
 def test_guidance_is_varied_where_there_is_some(folder: Path) -> None:
