@@ -24,7 +24,6 @@ GUIDANCE = (0.7, 1.4)
 SIZES = {"0.75 × size": (0.75, 0.75), "1.25 × size": (1.25, 1.25), "portrait": (1.25, 0.75)}
 """Factors of height and width."""
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
-SECOND = "second"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +108,9 @@ def conditions_of(
         found += [
             Condition(name=f"strength {value:g}", axis="strength", strength=value) for value in STRENGTHS
         ]
-    if SECOND in axes and lora:
+    if "second" in axes and lora:
         if second:
-            found.append(Condition(name="with a second LoRA", axis=SECOND, second=True))
+            found.append(Condition(name="with a second LoRA", axis="second", second=True))
         else:
             left_out.append(("a second LoRA", "none was given"))
     return found, left_out

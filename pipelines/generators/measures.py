@@ -174,12 +174,12 @@ def distance_figures(
 
     from dataengine.quality.distances import compute_features, feature_distances
 
-    sides = [
+    first, second = (
         torch.cat([compute_features(pixels, network) for _, pixels in _chunks(context, images)])
         for images in (before, after)
-    ]
+    )
     try:
-        found = feature_distances(*sides, network)
+        found = feature_distances(first, second, network)
     except ImageRefused as error:
         return {"note": f"FID and KID not measured: {error}"}
     names = ("network", "images", "fid", "kid", "kid_std", "precision", "recall")

@@ -175,15 +175,15 @@ def _cell(
     limit: float,
 ) -> dict[str, Any]:
     """One cell: frequencies, their ratio with its interval over prompts, the change of detail, a verdict."""
-    flags = [[value >= threshold for value in side["highest"]] for side in (before, after)]
-    value, interval = ratio_of_means(*flags, prompts)
-    known = any(flags[0])
+    flagged, flagged_after = ([v >= threshold for v in side["highest"]] for side in (before, after))
+    value, interval = ratio_of_means(flagged, flagged_after, prompts)
+    known = any(flagged)
     verdict = NOTHING if not known else HOLDS if value <= limit else BAD
     return {
         "name": condition.name,
         "axis": condition.axis or "",
-        "before": float(np.mean(flags[0])),
-        "after": float(np.mean(flags[1])),
+        "before": float(np.mean(flagged)),
+        "after": float(np.mean(flagged_after)),
         "ratio": value if known else None,
         "interval": list(interval) if known else None,
         "sure": known and not interval[0] <= limit <= interval[1],
