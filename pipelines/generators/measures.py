@@ -20,11 +20,11 @@ from dataengine.quality.intervals import mean_difference
 from dataengine.records import Image, Prediction
 from dataengine.statistics import adjusted, paired_t_test
 from pipelines.config import CLINIC, MeasuresConfig
-from pipelines.detectors.yes_no_question import ANSWERS
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
 from pipelines.generators.similarity import open_lpips, pair_similarity, similarity_figures
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import batches_of_equal_size, read_stacked
+from pipelines.runtime.models import ANSWERS
 
 if TYPE_CHECKING:
     from dataengine.quality.distances import FeatureNetwork
