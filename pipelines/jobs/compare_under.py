@@ -17,6 +17,7 @@ from dataengine.images import encode_png
 from dataengine.quality.guard import detail_energy, ratio
 from dataengine.quality.intervals import ratio_of_means
 from dataengine.records import GeneratorVersion, digest, threshold_of
+from dataengine.statistics import wilson
 from pipelines.config import ComparisonRun, GenerateConfig
 from pipelines.generators.conditions import (
     USUAL,
@@ -178,6 +179,9 @@ def _cell(
     flagged, flagged_after = ([v >= threshold for v in side["highest"]] for side in (before, after))
     value, interval = ratio_of_means(flagged, flagged_after, prompts)
     known = any(flagged)
+    if known and not any(flagged_after):
+        # Resampling no artifact gives none.
+        interval = 0.0, wilson(0, len(prompts))[1] / float(np.mean(flagged))
     verdict = NOTHING if not known else HOLDS if value <= limit else BAD
     return {
         "name": condition.name,

@@ -125,6 +125,8 @@ def test_bad_cells_and_the_advice_to_merge(
     result = compare_under(context, axes(run, "weights"), PROMPTS, tmp_path / "c", None, measure, 0.5)
     assert result["bad"] == ["float8"] and result["held"] == 4
     assert result["advice"] == [job.MERGE.format(name="float8")]
+    # No artifact among two images: the score interval's end is 0.66 of 1, whatever resampling says.
+    assert result["cells"][0]["interval"] == pytest.approx([0, 0.6576], abs=1e-4)
     row = next(cell for cell in result["cells"] if cell["name"] == "float8")
     assert (row["before"], row["after"], row["ratio"], row["sure"]) == (1.0, 1.0, 1.0, True)
 
