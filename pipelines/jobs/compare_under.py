@@ -178,6 +178,8 @@ def _cell(
     """One cell: frequencies, their ratio with its interval over prompts, the change of detail, a verdict."""
     flagged, flagged_after = ([v >= threshold for v in side["highest"]] for side in (before, after))
     value, interval = ratio_of_means(flagged, flagged_after, prompts)
+    # Of images that are counted, no ratio is larger; resamples without any before would give one.
+    interval = interval[0], min(interval[1], float(len(prompts)))
     known = any(flagged)
     if known and not any(flagged_after):
         # Resampling no artifact gives none.
