@@ -159,8 +159,8 @@ def compute_distances(
 
     Raises `ImageRefused` as `feature_distances`.
     """
-    features = (compute_features(images, network) for images in (real, generated))
-    return feature_distances(*features, network, seed, forced)
+    first, second = compute_features(real, network), compute_features(generated, network)
+    return feature_distances(first, second, network, seed, forced)
 
 
 def feature_distances(

@@ -20,6 +20,7 @@ from dataengine.records import DetectorVersion, Image, Prediction
 from pipelines.detectors import training_free
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import batches_of_equal_size, read_readable
+from pipelines.runtime.models import ANSWERS
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 KIND = "yes/no question"
 FIELD = "question"
-ANSWERS = "answers"
-"""Folder of the workspace that caches the answers of VQA models."""
 UNCLEAR = 0.5
 
 

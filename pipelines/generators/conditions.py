@@ -24,7 +24,6 @@ GUIDANCE = (0.7, 1.4)
 SIZES = {"0.75 × size": (0.75, 0.75), "1.25 × size": (1.25, 1.25), "portrait": (1.25, 0.75)}
 """Factors of height and width."""
 STRENGTHS = (0.5, 0.75, 1.25, 1.5)
-SECOND = "second"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +108,9 @@ def conditions_of(
         found += [
             Condition(name=f"strength {value:g}", axis="strength", strength=value) for value in STRENGTHS
         ]
-    if SECOND in axes and lora:
+    if "second" in axes and lora:
         if second:
-            found.append(Condition(name="with a second LoRA", axis=SECOND, second=True))
+            found.append(Condition(name="with a second LoRA", axis="second", second=True))
         else:
             left_out.append(("a second LoRA", "none was given"))
     return found, left_out
@@ -153,7 +152,9 @@ def open_under(
     if condition.weights == FLOAT8:
         round_to_float8(denoiser_of(family))
     elif condition.weights == BFLOAT16 and condition.merged:
-        denoiser_of(family).to(torch.bfloat16)
+        for name, network in family.modules().items():
+            # As where the weights are loaded so.
+            network.to(torch.float32 if name == "vae" else torch.bfloat16)
     return family
 
 

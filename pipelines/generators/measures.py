@@ -20,11 +20,11 @@ from dataengine.quality.intervals import mean_difference
 from dataengine.records import Image, Prediction
 from dataengine.statistics import adjusted, paired_t_test
 from pipelines.config import CLINIC, MeasuresConfig
-from pipelines.detectors.yes_no_question import ANSWERS
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
 from pipelines.generators.similarity import open_lpips, pair_similarity, similarity_figures
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import batches_of_equal_size, read_stacked
+from pipelines.runtime.models import ANSWERS
 
 if TYPE_CHECKING:
     from dataengine.quality.distances import FeatureNetwork
@@ -85,12 +85,12 @@ def measure_pairs(
     scorers |= {named: context.models.open_scorer(named) for named in measures.scorers}
     before, after = ([getattr(pair, side) for pair in pairs] for side in ("before", "after"))
     sides: dict[str, Sides] = {
-        f"{name}_confidence": tuple(np.array([getattr(one, name) for one in side]) for side in predictions)  # type: ignore[misc]
+        f"{name}_confidence": (_values(predictions[0], name), _values(predictions[1], name))
         for name in ("max", "mean")
     }
-    sides["detail"] = tuple(_details(context, images) for images in (before, after))  # type: ignore[assignment]
+    sides["detail"] = _details(context, before), _details(context, after)
     for name, scorer in scorers.items():
-        sides[name] = tuple(_scores(context, scorer, images, name) for images in (before, after))  # type: ignore[assignment]
+        sides[name] = _scores(context, scorer, before, name), _scores(context, scorer, after, name)
     similarity = pair_similarity(context, pairs, lpips)
     given = list(columns) or [{} for _ in pairs]
     prompts = [pair.before.prompt for pair in pairs]
@@ -174,12 +174,12 @@ def distance_figures(
 
     from dataengine.quality.distances import compute_features, feature_distances
 
-    sides = [
+    first, second = (
         torch.cat([compute_features(pixels, network) for _, pixels in _chunks(context, images)])
         for images in (before, after)
-    ]
+    )
     try:
-        found = feature_distances(*sides, network)
+        found = feature_distances(first, second, network)
     except ImageRefused as error:
         return {"note": f"FID and KID not measured: {error}"}
     names = ("network", "images", "fid", "kid", "kid_std", "precision", "recall")
@@ -252,6 +252,10 @@ def _per_prompt(values: NDArray[np.float64], prompts: Sequence[str]) -> NDArray[
     for value, prompt in zip(values, prompts, strict=True):
         rows.setdefault(prompt, []).append(float(value))
     return np.array([np.mean(each) for each in rows.values()])
+
+
+def _values(predictions: Sequence[Prediction], name: str) -> NDArray[np.float64]:
+    return np.array([getattr(one, name) for one in predictions], dtype=np.float64)
 
 
 def _details(context: Context, images: Sequence[Image]) -> NDArray[np.float64]:

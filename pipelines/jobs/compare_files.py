@@ -76,8 +76,7 @@ def compare_files(
     with context.workspace.catalog(read_only=True) as catalog:
         threshold = threshold_of(catalog.detectors.get(detector_id))
     predictions = []
-    for side in ("before", "after"):
-        shown = [getattr(pair, side) for pair in pairs]
+    for shown in ([pair.before for pair in pairs], [pair.after for pair in pairs]):
         once = list({image.id: image for image in shown}.values())
         by_image = {one.image_id: one for one in predict(context, detector_id, once, BATCH)}
         predictions.append([by_image[image.id] for image in shown])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dataengine.errors import ConfigRefused
 from dataengine.records import GeneratorVersion, threshold_of
 from dataengine.records.images import COMPARED
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
@@ -31,11 +32,17 @@ def compare_generators(
     context: Context, run: ComparisonRun, prompts: Mapping[str, Mapping[str, str]]
 ) -> MeasuredPairs:
     """Draw the prompts, given with their columns, by both generators, and measure the pairs. Images that
-    were drawn before are used again."""
+    were drawn before are used again. Raises `ConfigRefused` for generators that draw different sizes."""
     with context.workspace.catalog(read_only=True) as catalog:
         versions = [catalog.generators.get(id) for id in (run.before, run.after)]
         detector = catalog.detectors.get(run.detector)
     pairs = draw_pairs(context, versions, list(prompts), run.seeds, run.sampling)
+    sizes = [f"{image.height}×{image.width}" for image in (pairs[0].before, pairs[0].after)]
+    if sizes[0] != sizes[1]:
+        raise ConfigRefused(
+            f"{versions[0].name} draws {sizes[0]} pixels and {versions[1].name} {sizes[1]}; pairs must have "
+            "one size: set sampling.height and sampling.width"
+        )
     before, after = (
         predict(context, detector.id, [getattr(pair, side) for pair in pairs], BATCH)
         for side in ("before", "after")

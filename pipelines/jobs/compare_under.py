@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.errors import ConfigRefused, ModelRefused, OutOfMemory, reason_of
 from dataengine.images import encode_png
 from dataengine.quality.guard import detail_energy, ratio
 from dataengine.quality.intervals import ratio_of_means
 from dataengine.records import GeneratorVersion, digest, threshold_of
+from dataengine.statistics import wilson
 from pipelines.config import ComparisonRun, GenerateConfig
 from pipelines.generators.conditions import (
     USUAL,
@@ -69,8 +71,8 @@ def compare_under(
         work.measure_group(group)
     rows = []
     for condition in cells:
-        if condition.name in work.failed:
-            left_out.append((condition.name, work.failed[condition.name]))
+        if reason := work.failure(condition):
+            left_out.append((condition.name, reason))
             continue
         before, after = work.stored(0, condition.of_base), work.stored(1, condition)
         rows.append(_cell(condition, before, after, work.asked, threshold, run.conditions.limit))
@@ -108,35 +110,39 @@ class _Cells:
         self._seeds = [FIRST_SEED + row for row in range(len(self.asked))]
         settings = self._usual.model_dump_json(exclude={"batch"})
         self._id = f"under-{digest(run.before, run.after, run.detector, settings, *self.asked)[:16]}"
-        self.failed: dict[str, str] = {}
+        self._failed: dict[str, str] = {}
+        """Why a cell's images could not be drawn, by the cell's file."""
 
     def measure_group(self, group: Sequence[Condition]) -> None:
         """Measure conditions that share their weights, with each generator opened once. What cannot be drawn
-        is noted in `failed`."""
+        is noted, and the rest goes on."""
         for side in (0, 1):
             wanted = {self._file(side, each): each for each in self._of_side(side, group)}
-            missing = {
-                file: each
-                for file, each in wanted.items()
-                if self._context.workspace.job_files.get(self._id, file) is None
-            }
-            if not missing:
-                continue
-            try:
-                first = next(iter(missing.values()))
-                with naming_out_of_memory(f"drawing {first.name or 'the base'}", SMALLER):
-                    family = open_under(self._context, self._versions[side], first, self._second)
-                    for file, each in missing.items():
-                        self._context.may_pause()
+            missing = {file: each for file, each in wanted.items() if self._known(file) is None}
+            family: Any = None
+            for file, each in missing.items():
+                self._context.may_pause()
+                try:
+                    with naming_out_of_memory(f"drawing {each.name or 'the base'}", SMALLER):
+                        if family is None:
+                            family = open_under(self._context, self._versions[side], each, self._second)
                         self._measure_cell(side, family, each, file)
-            except self._refusals() as error:
-                self.failed |= {each.name: str(error) for each in group}
-                return
+                except (ConfigRefused, ModelRefused, OutOfMemory, RuntimeError, ValueError) as error:
+                    # Of a pipeline or scheduler that others wrote: one cell must not end hours of work.
+                    self._failed[file] = reason_of(error)
+
+    def failure(self, condition: Condition) -> str | None:
+        """Why the condition could not be drawn by one of the generators; None if it could."""
+        files = self._file(0, condition.of_base), self._file(1, condition)
+        return next((self._failed[file] for file in files if file in self._failed), None)
 
     def stored(self, side: int, condition: Condition) -> dict[str, Any]:
         """What was measured of a cell."""
-        found: dict[str, Any] = self._context.workspace.job_files.get(self._id, self._file(side, condition))
+        found: dict[str, Any] = self._known(self._file(side, condition))
         return found
+
+    def _known(self, file: str) -> Any:
+        return self._context.workspace.job_files.get(self._id, file)
 
     def _of_side(self, side: int, group: Sequence[Condition]) -> list[Condition]:
         return list(group) if side else [each.of_base for each in group]
@@ -160,12 +166,6 @@ class _Cells:
         second = str(self._second) if condition.second else ""
         return f"{('before', 'after')[side]}-{digest(str(sorted(facts.items())), second)[:12]}.json"
 
-    @staticmethod
-    def _refusals() -> tuple[type[Exception], ...]:
-        from dataengine.errors import ConfigRefused, ModelRefused, OutOfMemory
-
-        return ConfigRefused, ModelRefused, OutOfMemory
-
 
 def _cell(
     condition: Condition,
@@ -176,15 +176,20 @@ def _cell(
     limit: float,
 ) -> dict[str, Any]:
     """One cell: frequencies, their ratio with its interval over prompts, the change of detail, a verdict."""
-    flags = [[value >= threshold for value in side["highest"]] for side in (before, after)]
-    value, interval = ratio_of_means(*flags, prompts)
-    known = any(flags[0])
+    flagged, flagged_after = ([v >= threshold for v in side["highest"]] for side in (before, after))
+    value, interval = ratio_of_means(flagged, flagged_after, prompts)
+    # Of images that are counted, no ratio is larger; resamples without any before would give one.
+    interval = interval[0], min(interval[1], float(len(prompts)))
+    known = any(flagged)
+    if known and not any(flagged_after):
+        # Resampling no artifact gives none.
+        interval = 0.0, wilson(0, len(prompts))[1] / float(np.mean(flagged))
     verdict = NOTHING if not known else HOLDS if value <= limit else BAD
     return {
         "name": condition.name,
         "axis": condition.axis or "",
-        "before": float(np.mean(flags[0])),
-        "after": float(np.mean(flags[1])),
+        "before": float(np.mean(flagged)),
+        "after": float(np.mean(flagged_after)),
         "ratio": value if known else None,
         "interval": list(interval) if known else None,
         "sure": known and not interval[0] <= limit <= interval[1],

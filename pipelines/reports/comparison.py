@@ -65,7 +65,8 @@ def write_comparison(
     """
     order = measured.worst_first
     files = list(names) if names is not None else [f"{row + 1:04}.png" for row in range(len(order))]
-    report = {
+    notes = notes_of(heading, measured)
+    report: dict[str, Any] = {
         "before": heading.before,
         "after": heading.after,
         "detector": heading.detector,
@@ -73,14 +74,14 @@ def write_comparison(
         "pairs": len(order),
         "figures": measured.figures,
         "worst": [files[row] for row in order[:IN_THE_SHEET]],
-        "notes": notes_of(heading, measured),
+        "notes": notes,
         "left_out": [{"file": name, "reason": reason} for name, reason in heading.left_out],
     }
     with writing(out):
         if names is None:
             _write_images(workspace, out, measured, files)
         write_file(out / PAIRS, pairs_csv(measured, files).encode())
-        write_file(out / PAGE, _page(workspace, heading, measured, files, report["notes"]).encode())
+        write_file(out / PAGE, _page(workspace, heading, measured, files, notes).encode())
         write_file(out / SHEET, _sheet(workspace, heading, measured, files))
         write_file(out / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     return report

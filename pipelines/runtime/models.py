@@ -46,6 +46,8 @@ DYNAMICS_FILE = "dynamics.json"
 """The only file in a checkpoint of score dynamics: their settings."""
 QUESTION_FILE = "question.json"
 """The only file in a checkpoint of a yes/no question: its settings."""
+ANSWERS = "answers"
+"""Folder of the workspace that caches the answers of VQA models."""
 HIGHLIGHTER_FILE = "highlighter.json"
 """The configuration in a flaw highlighter's folder, instead of a detector's `detector.json`."""
 

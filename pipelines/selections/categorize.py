@@ -8,11 +8,10 @@ import numpy as np
 from dataengine.errors import ServiceAbsent
 from dataengine.records import CategoryAnswer, Image
 from pipelines.config import CategorizeConfig
-from pipelines.detectors.yes_no_question import ANSWERS
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import batches_of_equal_size, read_readable
-from pipelines.runtime.models import Categorizer
+from pipelines.runtime.models import ANSWERS, Categorizer
 from pipelines.selections.diagnose import unreadable_images
 
 PROMPT = "prompt"

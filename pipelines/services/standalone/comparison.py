@@ -1,22 +1,27 @@
 """Compare two generators, or two folders of images, and write the results into an output folder."""
 
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataengine.errors import ConfigRefused, InputRefused
+from dataengine.errors import ClinicError, ConfigRefused, InputRefused
 from dataengine.records import CLINIC as CLINIC_DOMAIN
 from dataengine.records import DetectorVersion, GeneratorVersion, Report, digest, no_report
 from pipelines.config import ComparisonRun, ComparisonSettings, MeasuresConfig
 from pipelines.services.images.work import run_here
 from pipelines.services.standalone.models import CLINIC_GENERATORS, find_detector, find_generator
-from pipelines.services.standalone.output import begin_output, output_workspace
+from pipelines.services.standalone.output import HIDDEN, begin_output, output_workspace
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipelines.exchange.prompt_sets import PromptRow
     from pipelines.runtime.context import Context
 
+Models = TypeVar("Models")
 OFF_ITS_WORLD = (
     "the detector was trained on the embedded clinic's small drawings; on other images its maps say little"
 )
@@ -58,11 +63,10 @@ def compare(
     from pipelines.reports.comparison import Heading, write_comparison
 
     prompts = chosen_prompts(request)
-    begin_output(out, "compare", settings_of(request, prompts))
-    with output_workspace(out, workspace) as opened:
-        before, after = compared_generators(opened, request)
-        detector = find_detector(opened, request.detector)
-        run = run_of(request, before, after, detector)
+    settings = settings_of(request, prompts)
+    with begun(out, "compare", settings, workspace, partial(compared_models, request)) as (opened, models):
+        before, after, detector = models
+        run = run_of(request, *models)
         heading = Heading(
             before=before.name,
             after=after.name,
@@ -104,10 +108,14 @@ def judge_folders(
     rows, left_out = pair_rows(before, after)
     if not rows:
         raise InputRefused(no_pairs(before, after, left_out))
-    settings = {"before": str(before.resolve()), "after": str(after.resolve()), "detector": detector}
-    begin_output(out, "judge", settings | {"measures": measures.model_dump(mode="json")})
-    with output_workspace(out, workspace) as opened:
-        version = find_detector(opened, detector)
+    settings: dict[str, Any] = {
+        "before": str(before.resolve()),
+        "after": str(after.resolve()),
+        "detector": detector,
+    }
+    settings |= {"measures": measures.model_dump(mode="json")}
+    find = partial(find_detector, named=detector)
+    with begun(out, "judge", settings, workspace, find) as (opened, version):
 
         def work(context: "Context") -> dict[str, Any]:
             found = compare_files(context, before, after, version.id, measures)
@@ -127,6 +135,8 @@ def chosen_prompts(request: ComparisonRequest) -> "list[PromptRow]":
     """The prompts, thinned to the limit. Raises `InputRefused`."""
     from pipelines.exchange.prompt_sets import find_prompts, thinned
 
+    if request.limit is not None and request.limit < 1:
+        raise InputRefused(f"the limit is {request.limit} prompts; expected 1 or more")
     return thinned(find_prompts(request.prompts), request.limit)
 
 
@@ -144,11 +154,34 @@ def settings_of(request: ComparisonRequest, prompts: "list[PromptRow]") -> dict[
     }
 
 
-def compared_generators(
-    workspace: Workspace, request: ComparisonRequest
-) -> tuple[GeneratorVersion, GeneratorVersion]:
-    """Both generators, registered on the way. Raises `NotFound`, `ModelRefused`, and `ConfigRefused` where
-    both are the same."""
+@contextmanager
+def begun(
+    out: Path,
+    command: str,
+    settings: dict[str, Any],
+    workspace: Path | None,
+    find: Callable[[Workspace], Models],
+) -> Iterator[tuple[Workspace, Models]]:
+    """The workspace of an output folder, and the models that `find` finds in it. A folder that was begun for
+    models that are refused can be begun again, for others."""
+    fresh, found = not (out / HIDDEN).exists(), False
+    begin_output(out, command, settings)
+    try:
+        with output_workspace(out, workspace) as opened:
+            models = find(opened)
+            found = True
+            yield opened, models
+    except ClinicError:
+        if fresh and not found:
+            shutil.rmtree(out / HIDDEN, ignore_errors=True)
+        raise
+
+
+def compared_models(
+    request: ComparisonRequest, workspace: Workspace
+) -> tuple[GeneratorVersion, GeneratorVersion, DetectorVersion]:
+    """Both generators and the detector, registered on the way. Raises `NotFound`, `ModelRefused`, and
+    `ConfigRefused` where both generators are the same."""
     from pipelines.generators.files import weights_of
     from pipelines.generators.register import register_generator
 
@@ -160,7 +193,7 @@ def compared_generators(
         )
     if after.id == before.id:
         raise ConfigRefused(f"both generators are {before.name}; name two different ones")
-    return before, after
+    return before, after, find_detector(workspace, request.detector)
 
 
 def run_of(

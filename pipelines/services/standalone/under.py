@@ -1,6 +1,7 @@
 """Compare a LoRA with its base under the conditions that people draw under, into an output folder."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +10,14 @@ from pipelines.services.images.work import run_here
 from pipelines.services.model_card import under_section
 from pipelines.services.standalone.comparison import (
     ComparisonRequest,
+    begun,
     chosen_prompts,
-    compared_generators,
+    compared_models,
     notes_on,
     run_of,
     settings_of,
 )
-from pipelines.services.standalone.models import CLINIC_GENERATORS, find_detector
-from pipelines.services.standalone.output import begin_output, output_workspace
+from pipelines.services.standalone.models import CLINIC_GENERATORS
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -47,11 +48,10 @@ def compare_under(
 
     prompts = chosen_prompts(request)
     settings = settings_of(request, prompts)
-    begin_output(out, "compare", {**settings, "under": str(second.resolve()) if second else "no second LoRA"})
-    with output_workspace(out, workspace) as opened:
-        before, after = compared_generators(opened, request)
-        detector = find_detector(opened, request.detector)
-        run = run_of(request, before, after, detector)
+    settings |= {"under": str(second.resolve()) if second else "no second LoRA"}
+    with begun(out, "compare", settings, workspace, partial(compared_models, request)) as (opened, models):
+        before, after, detector = models
+        run = run_of(request, *models)
         heading = {
             "before": before.name,
             "after": after.name,

@@ -223,6 +223,13 @@ def test_folders_are_paired_by_name_and_what_cannot_be_is_named(
             "both generators are squares",
         ),
         (
+            (
+                *("compare", "squares", "treated", "--detector", "first", "--prompts", "p.txt", "--out", "o"),
+                *("--limit", "0"),
+            ),
+            "the limit is 0 prompts; expected 1 or more",
+        ),
+        (
             ("compare", "squares", "treated", "--detector", "first", "--prompts", "gone", "--out", "o"),
             "there are no prompts at 'gone'",
         ),
@@ -255,6 +262,15 @@ def test_what_does_not_go_together_is_one_sentence(
     (tmp_path / "p.txt").write_text("a hand\n")
     status, _, err = console(*words)
     assert status == 1 and said in err and err.count("\n") == 1
+
+
+def test_a_folder_begun_for_a_model_that_is_not_there_can_be_begun_for_another(
+    console: Console, tmp_path: Path
+) -> None:
+    words = compared(tmp_path)
+    status, _, err = console(*(word.replace("first", "frist") for word in words))
+    assert status == 1 and "there is no detector 'frist'" in err
+    assert console.json(*words, "--limit", "1")["pairs"] == 1
 
 
 def test_without_folders_judge_is_the_rounds_stage(console: Console) -> None:

@@ -45,15 +45,23 @@ def lora(folder: Path) -> Path:
     return folder.parent / "lora"
 
 
-@pytest.fixture
-def prepared(folder: Path, lora: Path, tmp_path: Path) -> tuple[Context, ComparisonRun]:
-    context = Context(create_workspace(tmp_path / "w"), Models("cpu"))
+@pytest.fixture(scope="module")
+def registered(folder: Path, lora: Path) -> tuple[Context, ComparisonRun]:
+    context = Context(create_workspace(folder.parent / "w"), Models("cpu"))
     base = register_generator(context.workspace, str(folder), "base")
     treated = register_generator(context.workspace, str(folder), "treated", lora=lora)
     run = ComparisonRun(
         before=base.id, after=treated.id, detector="none", sampling=SamplingConfig(steps=2, batch=4)
     )
     return context, run
+
+
+@pytest.fixture
+def prepared(
+    registered: tuple[Context, ComparisonRun], request: pytest.FixtureRequest
+) -> tuple[Context, ComparisonRun]:
+    """Cells of one test are not those of another, since they name another detector."""
+    return registered[0], registered[1].model_copy(update={"detector": request.node.name})
 
 
 def axes(run: ComparisonRun, *names: Any) -> ComparisonRun:
@@ -67,6 +75,8 @@ def test_every_condition_is_a_cell_and_what_cannot_be_drawn_is_named(
     prepared: tuple[Context, ComparisonRun], tmp_path: Path, lora: Path
 ) -> None:
     context, run = prepared
+    # With fewer steps, a multistep solver's are Euler's.
+    run = run.model_copy(update={"sampling": SamplingConfig(steps=4, batch=4)})
     drawn: list[np.ndarray] = []
 
     def measure(images: np.ndarray) -> Sequence[float]:
@@ -115,14 +125,17 @@ def test_bad_cells_and_the_advice_to_merge(
     result = compare_under(context, axes(run, "weights"), PROMPTS, tmp_path / "c", None, measure, 0.5)
     assert result["bad"] == ["float8"] and result["held"] == 4
     assert result["advice"] == [job.MERGE.format(name="float8")]
+    # No artifact among two images: the score interval's end is 0.66 of 1, whatever resampling says.
+    assert result["cells"][0]["interval"] == pytest.approx([0, 0.6576], abs=1e-4)
     row = next(cell for cell in result["cells"] if cell["name"] == "float8")
     assert (row["before"], row["after"], row["ratio"], row["sure"]) == (1.0, 1.0, 1.0, True)
 
 
 def test_a_base_without_artifacts_says_nothing(
-    prepared: tuple[Context, ComparisonRun], tmp_path: Path
+    prepared: tuple[Context, ComparisonRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, run = prepared
+    monkeypatch.setattr(job, "draw_under", lambda *given: np.zeros((2, 8, 8, 3), np.uint8))
     result = compare_under(
         context, axes(run, "steps"), PROMPTS, tmp_path / "c", None, lambda images: [0.0] * len(images), 0.5
     )
@@ -131,7 +144,7 @@ def test_a_base_without_artifacts_says_nothing(
 
 
 def test_a_condition_that_cannot_be_drawn_is_left_out_and_the_rest_goes_on(
-    prepared: tuple[Context, ComparisonRun], tmp_path: Path
+    prepared: tuple[Context, ComparisonRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context, run = prepared
 
@@ -140,13 +153,20 @@ def test_a_condition_that_cannot_be_drawn_is_left_out_and_the_rest_goes_on(
             raise ConfigRefused("this machine has no bfloat16")
         return Models("cpu").open_generator(location, lora, weights)
 
+    def draw(context: Any, family: Any, condition: Any, *rest: Any) -> np.ndarray:
+        if condition.merged:
+            raise RuntimeError("mat1 and mat2 must have the same dtype")
+        return np.zeros((2, 8, 8, 3), np.uint8)
+
+    monkeypatch.setattr(job, "draw_under", draw)
     context = Context(context.workspace, with_methods(context.models, open_generator=opened))
     result = compare_under(
         context, axes(run, "weights"), PROMPTS, tmp_path / "c", None, lambda images: [1.0] * len(images), 0.5
     )
     left_out = {one["name"]: one["reason"] for one in result["left_out"]}
     assert left_out["bfloat16"] == "this machine has no bfloat16"
-    assert "float8" in [cell["name"] for cell in result["cells"]]
+    assert left_out["float8, merged before"] == "mat1 and mat2 must have the same dtype"
+    assert [cell["name"] for cell in result["cells"]] == ["as trained", "float8"]
 
 
 def test_guidance_is_varied_where_there_is_some(folder: Path) -> None:
