@@ -27,10 +27,13 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not labelstudio and not peers and not generators'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not labelstudio and not peers and not generators and not treating'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/demo/test_stock_round.py
+
+test-treating: setup   ## `clinic treat` and `clinic dreambooth` from the command to the LoRA, on real models
+	$(BIN)/python -m pytest -m treating tests/pipelines/cli
 
 LABEL_STUDIO := build/labelstudio-venv
 $(LABEL_STUDIO)/.ready: Makefile   # never in our own environment: its pins are not ours (1 GB, 2 minutes)

@@ -214,3 +214,24 @@ def test_regularisation_without_images_says_how(console: Console) -> None:
     console.path = console.path.with_name("empty")
     status, _, err = console("treat", "squares", "--prompts", "prompts.txt", "--out", "o", *SMALL)
     assert status == 1 and "--real DIR" in err and "diffdoctor-without-regularisation" in err
+
+
+@pytest.mark.treating
+def test_a_real_generator_is_treated_without_a_workspace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import app
+
+    words = ["treat", "clinic-flux", "--detector", "clinic", "--category", "hand", "--preset", "cpu-smoke"]
+    words += ["--out", str(tmp_path / "out"), "--json", "--set", "tuning.guard.attributes=[-1,1]"]
+    capsys.readouterr()
+    status = app.main(words)
+    found = json.loads(capsys.readouterr().out)
+    assert status == 0 and found["treated"], found
+    lora = tmp_path / "out" / "lora"
+    assert {path.name for path in lora.iterdir()} >= {
+        *("pytorch_lora_weights.safetensors", "comfyui_lora.safetensors", "README.md", "before_after.png")
+    }
+    assert found["judged"]["similarity"]["psnr"]["mean"] > 20
+    with Image.open(tmp_path / "out" / "strength.png") as sheet:
+        assert sheet.width > 700
