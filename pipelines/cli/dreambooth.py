@@ -165,8 +165,10 @@ def treatment_request(call: Call, request: "InstanceRequest", learned: str) -> "
 def recorded(call: Call, request: "InstanceRequest") -> dict[str, Any]:
     """Everything that the result depends on."""
     given = call.options
-    names = ("detector", "prompts", "held_out", "category", "preset", "reward", "set", "learn")
-    names += ("encoder", "guard_likeness", "real")
+    names = (
+        *("detector", "prompts", "held_out", "category", "preset", "reward", "set", "learn"),
+        *("encoder", "guard_likeness", "real"),
+    )
     settings = asdict(request) | {name: getattr(given, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return plain

@@ -173,7 +173,7 @@ def in_turn(call: Call, workspace: "Workspace", plans: "list[TreatmentRun]", out
         folder = out if len(plans) == 1 else out / RUNS_IN_TURN[number]
         found.append(treat_into(call, workspace, plan, folder))
         say_figures(call, found[-1])
-    result = found[0] if len(plans) == 1 else {"runs": found}
+    result: dict[str, Any] = found[0] if len(plans) == 1 else {"runs": found}
     call.say(f"  {out} holds {'the LoRA, ' * bool(found[-1]['treated'])}sheets and figures")
     if call.options.push_to_hub:
         folder = out if len(plans) == 1 else out / RUNS_IN_TURN[len(found) - 1]

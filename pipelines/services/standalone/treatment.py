@@ -256,6 +256,21 @@ def write_results(
     return {**figures, "files": {name: str(path) for name, path in written.items()}}
 
 
+def treatment_strip(workspace: Workspace, treatment_id: str) -> bytes:
+    """The same seeds over the updates of a run outside rounds, as PNG. Raises `NotFound` where the run kept
+    no looks."""
+    from pipelines.jobs.treat_generator import LOOKS
+    from pipelines.reports.treatment import look_strip
+
+    with workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(treatment_id)
+    looks = workspace.job_files.get(found.result.get("run", ""), LOOKS) if found.result.get("run") else None
+    strip = look_strip(workspace, looks or {}, found.result)
+    if strip is None:
+        raise NotFound("this treatment kept no images of its updates")
+    return png(strip)
+
+
 def figures_of(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is quoted of a treatment."""
     names = ("treatment", "generator", "detector", "treated", "kept", "updates", "stopped", "looks", "judged")
