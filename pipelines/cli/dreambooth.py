@@ -95,7 +95,9 @@ def treat(call: Call, workspace: "Workspace", request: "InstanceRequest", learne
     from pipelines.services.standalone.treatment import plan_treatments, run_id, treat_here, write_results
 
     given, out = call.options, call.options.out
-    plans = plan_treatments(workspace, treatment_request(call, request, learned), call.report)
+    plans, notes = plan_treatments(workspace, treatment_request(call, request, learned), call.report)
+    for note in notes:
+        call.say(f"  note: {note}")
     if len(plans) > 1:
         raise ConfigRefused(f"--preset {given.preset} has two runs; dreambooth treats once")
     tuning = plans[0].tuning

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,6 +131,8 @@ def is_standalone(call: Call) -> bool:
 
 def treat(call: Call) -> Any:
     """Treat once, in turn, or for each value of a sweep; or estimate what that needs."""
+    import tempfile
+
     from pipelines.services.standalone.output import begin_output, output_workspace
     from pipelines.services.standalone.treatment import plan_treatments
 
@@ -147,8 +148,11 @@ def treat(call: Call) -> Any:
         if given.out is not None:
             begin_output(out, "treat", recorded(call, request))
         workspace = stack.enter_context(output_workspace(out, call.named_workspace))
-        plans = [changed(plan, given.set) for plan in plan_treatments(workspace, request, call.report)]
+        planned, notes = plan_treatments(workspace, request, call.report)
+        plans = [changed(plan, given.set) for plan in planned]
         call.report.close()
+        for note in notes:
+            call.say(f"  note: {note}")
         if setting and len(plans) > 1:
             raise ConfigRefused(f"--sweep needs a preset of one run, and {given.preset} has {len(plans)}")
         varied = [changed(plans[0], [f"{setting}={json.dumps(value)}"]) for value in values]

@@ -33,6 +33,8 @@ HELD_OUT = 5
 """Every fifth prompt of a file is held out for the comparison, if no others are given."""
 CLINIC_REAL = 240
 """Artifact-free images that are drawn of the embedded clinic's world."""
+NAMED = 5
+"""Refused images that are named; the others are counted."""
 STRENGTH_PROMPTS = 4
 FIGURES = "figures.json"
 BEFORE_AFTER = "before_after.png"
@@ -74,9 +76,9 @@ def read_prompt_file(file: str) -> tuple[str, ...]:
 
 def plan_treatments(
     workspace: Workspace, request: TreatmentRequest, report: Report = no_report
-) -> list[TreatmentRun]:
+) -> tuple[list[TreatmentRun], list[str]]:
     """The treatments of the request, with its models registered and its images imported: one, or two that
-    follow each other.
+    follow each other; and notes on images that cannot be used.
 
     Raises `NotFound`, `ModelRefused` and `ConfigRefused` for what cannot be treated.
     """
@@ -85,9 +87,10 @@ def plan_treatments(
     detector = find_detector(workspace, request.detector).id if request.detector else None
     treated, judged = choose_prompts(request)
     own = request.generator in CLINIC_GENERATORS
+    notes: list[str] = []
     if any(plan.tuning.offline is not None for plan in plans):
-        provide_real_images(workspace, request, own, report)
-    return [
+        notes = provide_real_images(workspace, request, own, report)
+    planned = [
         plan.model_copy(
             update={
                 "detector": detector,
@@ -101,6 +104,7 @@ def plan_treatments(
         )
         for plan in plans
     ]
+    return planned, notes
 
 
 def _as_in(choice: PromptChoice, preset: PromptChoice) -> PromptChoice:
@@ -130,9 +134,9 @@ def choose_prompts(request: TreatmentRequest) -> tuple[PromptChoice, PromptChoic
 
 def provide_real_images(
     workspace: Workspace, request: TreatmentRequest, own: bool, report: Report = no_report
-) -> None:
+) -> list[str]:
     """Import the artifact-free images that the request names; for the embedded clinic's generators some are
-    drawn of its world where there are none."""
+    drawn of its world where there are none. Returns what cannot be used, and why."""
     from pipelines.exchange.readers.folders import import_folder
 
     folder = request.real
@@ -140,11 +144,17 @@ def provide_real_images(
         known = catalog.images.count(source="real", split="train", status="active", has_prompt=True)
     if folder is None:
         if known or not own:
-            return
+            return []
         folder = draw_clinic_images(workspace.path / "models" / "clinic-real")
     if not folder.is_dir():
         raise InputRefused(f"--real {folder}: there is no such folder; give one with images and captions")
-    import_folder(workspace, folder, source="real", validation=0.0, report=report)
+    imported = import_folder(workspace, folder, source="real", validation=0.0, report=report)
+    notes = [f"real image {name} was refused: {reason}" for name, reason in imported.refused[:NAMED]]
+    if len(imported.refused) > NAMED:
+        notes.append(f"… and {len(imported.refused) - NAMED} more real images were refused")
+    with workspace.catalog(read_only=True) as catalog:
+        silent = catalog.images.count(source="real", split="train", status="active", has_prompt=False)
+    return notes + ([f"{silent} real images have no caption and are not used"] if silent else [])
 
 
 def draw_clinic_images(folder: Path) -> Path:

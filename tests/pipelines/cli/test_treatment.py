@@ -12,6 +12,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from dataengine.images import encode_png
 from pipelines.generators import strengths
 from pipelines.runtime import context as contexts
 from pipelines.services.standalone import treatment
@@ -117,6 +118,23 @@ def test_the_rule_of_the_best_value(psnr: Any, ssim: Any, lpips: Any, within: bo
 
     rows = [row(1.0, 0.3), row(2.0, 0.1), row(3.0, 0.05, treated=None), row(4.0, 0.2)]
     assert treatment.best_value(rows) == (2.0 if within else None)
+
+
+def test_real_images_that_cannot_be_used_are_named(console: Console, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, caption in (("good", "a photo of a hand"), ("silent", "")):
+        pixels = fakes.paint("a photo of a hand", len(name), flawless=True)
+        (photos / f"{name}.png").write_bytes(encode_png(pixels))
+        (photos / f"{name}.txt").write_text(caption)
+    (photos / "silent.txt").unlink()
+    (photos / "broken.png").write_bytes(b"not an image")
+    words = ("treat", "squares", "--prompts", "prompts.txt", "--real", "photos", "--out", "out", *SMALL)
+    status, out, err = console(*words)
+    assert status == 0, err
+    assert "note: real image broken.png was refused" in out and "1 real images have no caption" in out
+    status, _, err = console(*words[: -len(SMALL) - 1], "other", "--real", "nowhere")
+    assert status == 1 and "--real nowhere: there is no such folder" in err
 
 
 def test_sequential_tuning_treats_what_the_first_run_made(console: Console, tmp_path: Path) -> None:
