@@ -133,34 +133,48 @@ def treat(call: Call) -> Any:
     """Treat once, in turn, or for each value of a sweep; or estimate what that needs."""
     import tempfile
 
-    from pipelines.services.standalone.output import begin_output, output_workspace
-    from pipelines.services.standalone.treatment import plan_treatments
+    from pipelines.services.standalone.output import begun_output, output_workspace
 
     given = call.options
     if given.sweep and given.push_to_hub:
         raise ConfigRefused("--sweep makes several LoRAs: choose a value first, then push that one")
     setting, values = sweep_of(given.sweep) if given.sweep else ("", [])
+    if given.out is None and not given.estimate:
+        raise ConfigRefused("name the folder of the results with --out")
     request = request_of(call)
     with ExitStack() as stack:
-        if given.out is None and not given.estimate:
-            raise ConfigRefused("name the folder of the results with --out")
         out = given.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if given.out is not None:
-            begin_output(out, "treat", recorded(call, request))
+        with begun_output(out, "treat", recorded(call, request)):
+            plans = plans_of(call, request, out, setting, values)
         workspace = stack.enter_context(output_workspace(out, call.named_workspace))
+        if given.estimate:
+            return estimate(call, workspace, plans[0])
+        if setting:
+            return sweep(call, workspace, setting, values, plans, out)
+        return in_turn(call, workspace, plans, out)
+
+
+def plans_of(
+    call: Call, request: "TreatmentRequest", out: Path, setting: str, values: list[Any]
+) -> "list[TreatmentRun]":
+    """The treatments to run: of the preset, or one for each value of a sweep."""
+    from pipelines.services.standalone.output import output_workspace
+    from pipelines.services.standalone.treatment import plan_treatments, require_inputs
+
+    with output_workspace(out, call.named_workspace) as workspace:
         planned, notes = plan_treatments(workspace, request, call.report)
-        plans = [changed(plan, given.set) for plan in planned]
         call.report.close()
         for note in notes:
             call.say(f"  note: {note}")
+        plans = [changed(plan, call.options.set) for plan in planned]
         if setting and len(plans) > 1:
-            raise ConfigRefused(f"--sweep needs a preset of one run, and {given.preset} has {len(plans)}")
-        varied = [changed(plans[0], [f"{setting}={json.dumps(value)}"]) for value in values]
-        if given.estimate:
-            return estimate(call, workspace, (varied or plans)[0])
+            raise ConfigRefused(f"--sweep needs a preset of one run, and {request.preset} has two")
         if setting:
-            return sweep(call, workspace, setting, values, varied, out)
-        return in_turn(call, workspace, plans, out)
+            plans = [changed(plans[0], [f"{setting}={json.dumps(value)}"]) for value in values]
+        if not call.options.estimate:
+            for plan in plans:
+                require_inputs(workspace, plan)
+    return plans
 
 
 def in_turn(call: Call, workspace: "Workspace", plans: "list[TreatmentRun]", out: Path) -> Any:

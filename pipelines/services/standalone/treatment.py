@@ -189,14 +189,10 @@ def estimate_here(workspace: Workspace, plan: TreatmentRun, device: str | None =
 def treat_here(
     workspace: Workspace, plan: TreatmentRun, device: str | None = None, report: Report = no_report
 ) -> dict[str, Any]:
-    """Run or resume the treatment in this process; what `treat_job` returns, with `run`.
-
-    Raises `ConfigRefused` when a check fails.
-    """
+    """Run or resume the treatment in this process; what `treat_job` returns, with `run`."""
     from pipelines.jobs.treat_generator import treat_job
 
     plan = runs.with_detector(workspace, plan)
-    require_inputs(workspace, plan)
     args = {"run": run_id(plan), "settings": plan.model_dump(mode="json")}
     # What a job prints is its log; standard output is the command's result.
     with redirect_stdout(sys.stderr):
@@ -206,7 +202,7 @@ def treat_here(
 
 def require_inputs(workspace: Workspace, plan: TreatmentRun) -> None:
     """Raises `ConfigRefused` when a check of the treatment fails, in the command's words."""
-    for check in runs.check_treatment(workspace, plan):
+    for check in runs.check_treatment(workspace, runs.with_detector(workspace, plan)):
         if check.verdict == "bad" and check.name == "real images":
             raise ConfigRefused(
                 "the regularisation of this preset needs artifact-free images with captions: give a folder "

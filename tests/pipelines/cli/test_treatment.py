@@ -213,6 +213,7 @@ def test_what_cannot_be_done_is_one_sentence(
     (tmp_path / "one.txt").write_text("a hand\n")
     status, _, err = console("treat", *words)
     assert status == 1 and said in err and err.count("\n") == 1, err
+    assert not (tmp_path / "o").exists(), "the corrected call may name that folder again"
 
 
 def test_a_detector_is_asked_for_without_a_workspace(
