@@ -47,8 +47,8 @@ def begin_output(out: Path, command: str, settings: dict[str, Any]) -> None:
 
 @contextmanager
 def begun_output(out: Path, command: str, settings: dict[str, Any]) -> Iterator[None]:
-    """`begin_output`, for the part of a command that checks what it was asked for: if that is refused, a folder
-    that was begun here is taken back, so that the corrected call may name it again."""
+    """`begin_output`, for the part of a command that checks what it was asked for: if that is refused, a
+    folder that was begun here is taken back, so that the corrected call may name it again."""
     existed, resumed = out.exists(), _request_of(out) is not None
     begin_output(out, command, settings)
     try:
