@@ -229,7 +229,9 @@ def sweep(
         table = write_sweep(out, setting, rows)
         call.say(f"{setting}={value}: {describe_row(rows[-1])}")
     best = table["best"]
-    verdict = f"best: {setting}={best}" if best is not None else "no value is within the limits"
+    verdict = (
+        f"best: {setting}={best}" if best is not None else "no value lowered the confidence within the limits"
+    )
     call.say(f"{verdict}; the rule: {table['rule']}")
     call.say(f"  {out / 'sweep.csv'} lists every value")
     return {**table, "table": str(out / "sweep.csv")}

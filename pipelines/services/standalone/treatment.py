@@ -43,7 +43,7 @@ IN_THE_CARD = 8
 LIMITS = {"psnr": (20.0, True), "ssim": (0.75, True), "lpips": (0.2, False)}
 """Focus-N-Fix's rule for β: PSNR > 20, SSIM > 0.75, LPIPS < 0.2 against the base (True: above)."""
 RULE = (
-    "the lowest mean confidence among the values with PSNR > 20, SSIM > 0.75 and, where it was measured, "
+    "the lowest mean confidence, below the base's, among the values with PSNR > 20, SSIM > 0.75 and, where it was measured, "
     "LPIPS < 0.2"
 )
 
@@ -370,8 +370,9 @@ def within_limits(row: Mapping[str, Any]) -> bool:
 
 
 def best_value(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """The value of `RULE`; None if no value is within the limits."""
-    eligible = [row for row in rows if row["within"] and row["mean_after"] is not None]
+    """The value of `RULE`; None if no value lowered the confidence within the limits."""
+    judged = [row for row in rows if row["within"] and row["mean_after"] is not None]
+    eligible = [row for row in judged if row["mean_after"] < row["mean_before"]]
     return min(eligible, key=lambda row: row["mean_after"])["value"] if eligible else None
 
 

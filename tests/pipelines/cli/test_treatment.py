@@ -118,6 +118,7 @@ def test_the_rule_of_the_best_value(psnr: Any, ssim: Any, lpips: Any, within: bo
 
     rows = [row(1.0, 0.3), row(2.0, 0.1), row(3.0, 0.05, treated=None), row(4.0, 0.2)]
     assert treatment.best_value(rows) == (2.0 if within else None)
+    assert treatment.best_value([row(1.0, 0.5), row(2.0, 0.6)]) is None, "no better than the base"
 
 
 def test_real_images_that_cannot_be_used_are_named(console: Console, tmp_path: Path) -> None:
