@@ -43,8 +43,8 @@ IN_THE_CARD = 8
 LIMITS = {"psnr": (20.0, True), "ssim": (0.75, True), "lpips": (0.2, False)}
 """Focus-N-Fix's rule for β: PSNR > 20, SSIM > 0.75, LPIPS < 0.2 against the base (True: above)."""
 RULE = (
-    "the lowest mean confidence, below the base's, among the values with PSNR > 20, SSIM > 0.75 and, where it was measured, "
-    "LPIPS < 0.2"
+    "the lowest mean confidence, below the base's, among the values with PSNR > 20, SSIM > 0.75 and, where "
+    "it was measured, LPIPS < 0.2"
 )
 
 
