@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-generators test-exports test-labelstudio test-peers test-docs test-wheel lessons check clean
+.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-docs test-wheel lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -27,13 +27,16 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not labelstudio and not peers and not generators and not exports and not docs and not wheel'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel)'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
 
 test-exports: setup   ## detectors as ONNX and torch.export: every kind of network, both resizings, half precision
 	$(BIN)/python -m pytest -m exports tests/dataengine/diagnosis/test_exports.py
+
+test-treating: setup   ## `clinic treat` and `clinic dreambooth` from the command to the LoRA, on real models
+	$(BIN)/python -m pytest -m treating tests/pipelines/cli
 
 LABEL_STUDIO := build/labelstudio-venv
 $(LABEL_STUDIO)/.ready: Makefile   # never in our own environment: its pins are not ours (1 GB, 2 minutes)

@@ -16,14 +16,13 @@ from dataengine.errors import ImageRefused, ModelRefused
 from dataengine.images import decode
 from dataengine.quality.scorers import BATCH, preprocessing
 
-LIKENESS = "likeness"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 class Likeness:
     """A `guard.Scorer`: how much images look like the instance, in [-1, 1], whatever the prompt."""
 
-    name = LIKENESS
+    name = "likeness"
 
     def __init__(
         self,

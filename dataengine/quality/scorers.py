@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dataengine.errors import ConfigRefused, ModelRefused, WorkError
-
-if TYPE_CHECKING:
-    from dataengine.quality.likeness import Likeness
 
 CLIP_SCORE = 2.5
 """Factor of CLIPScore (Hessel et al. 2021)."""
@@ -207,9 +204,8 @@ class ExternalScorer:
         return scores
 
 
-def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer | ExternalScorer | Likeness":
-    """A scorer for the guard: "clip:LOCATION", "pickscore:LOCATION", "likeness:LOCATION#FOLDER" (an image
-    encoder and images of an instance), or "program:NAME".
+def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer | ExternalScorer":
+    """A preference model for the guard: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME".
 
     A program's command is read from the environment variable `CLINIC_SCORER_NAME`, never from the settings of
     a run, which come from web forms. Raises `ConfigRefused` for anything else, `ModelRefused` for a model
@@ -224,10 +220,6 @@ def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer |
             f"the scorer {location} is not set up on this machine: set {variable} to the Python of its "
             "environment and the script that scores"
         )
-    if kind == "likeness" and location:
-        from dataengine.quality.likeness import open_likeness
-
-        return open_likeness(location, device)
     if kind == "clip" and location:
         return ClipScorer(location, "clip", device)
     if kind == "pickscore" and location:

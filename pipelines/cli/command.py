@@ -108,8 +108,8 @@ def tracking_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--track",
         choices=TRACKERS,
-        help="also log the figures to this experiment tracker, which must be installed; TensorBoard and "
-        "MLflow write into tracking/ of the output folder or workspace",
+        help="also log the figures to this experiment tracker, which must be installed; TensorBoard writes "
+        "into tracking/ of the output folder or workspace",
     )
 
 

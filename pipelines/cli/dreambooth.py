@@ -65,17 +65,20 @@ def dreambooth_arguments(parser: argparse.ArgumentParser) -> None:
 def dreambooth(call: Call) -> Any:
     """Learn, and treat if a detector is named."""
     from pipelines.services.standalone.dreambooth import learn_here, plan_instance, write_instance_lora
-    from pipelines.services.standalone.output import begin_output, output_workspace
+    from pipelines.services.standalone.output import begun_output, output_workspace
 
     given = call.options
     if given.guard_likeness and not given.encoder:
         raise ConfigRefused("--guard-likeness needs the --encoder that measures it")
     request = request_of(call)
     out = given.out
-    begin_output(out, "dreambooth", recorded(call, request))
-    with output_workspace(out, call.named_workspace) as workspace:
+    with (
+        begun_output(out, "dreambooth", recorded(call, request)),
+        output_workspace(out, call.named_workspace) as workspace,
+    ):
         plan = plan_instance(workspace, request)
         plan = type(plan).model_validate(with_settings(plan.model_dump(mode="json"), given.learn))
+    with output_workspace(out, call.named_workspace) as workspace:
         with tracked(call, f"instance-{out.name}", plan.model_dump(mode="json"), out):
             learned = learn_here(workspace, plan, given.device, call.report)
         call.report.close()
@@ -92,10 +95,18 @@ def dreambooth(call: Call) -> Any:
 def treat(call: Call, workspace: "Workspace", request: "InstanceRequest", learned: str) -> dict[str, Any]:
     """Treat the instance's layers, and measure what that costs in likeness."""
     from pipelines.services.standalone.dreambooth import measure_likeness
-    from pipelines.services.standalone.treatment import plan_treatments, run_id, treat_here, write_results
+    from pipelines.services.standalone.treatment import (
+        plan_treatments,
+        require_inputs,
+        run_id,
+        treat_here,
+        write_results,
+    )
 
     given, out = call.options, call.options.out
-    plans = plan_treatments(workspace, treatment_request(call, request, learned), call.report)
+    plans, notes = plan_treatments(workspace, treatment_request(call, request, learned), call.report)
+    for note in notes:
+        call.say(f"  note: {note}")
     if len(plans) > 1:
         raise ConfigRefused(f"--preset {given.preset} has two runs; dreambooth treats once")
     tuning = plans[0].tuning
@@ -104,6 +115,7 @@ def treat(call: Call, workspace: "Workspace", request: "InstanceRequest", learne
     if given.guard_likeness:
         plan = plan.model_copy(update={"scorers": (f"likeness:{given.encoder}#{request.images}",)})
     plan = treatment.changed(plan, given.set)
+    require_inputs(workspace, plan)
     with tracked(call, run_id(plan), plan.model_dump(mode="json"), out):
         result = treat_here(workspace, plan, given.device, call.report)
     likeness = measure_likeness(
@@ -165,8 +177,10 @@ def treatment_request(call: Call, request: "InstanceRequest", learned: str) -> "
 def recorded(call: Call, request: "InstanceRequest") -> dict[str, Any]:
     """Everything that the result depends on."""
     given = call.options
-    names = ("detector", "prompts", "held_out", "category", "preset", "reward", "set", "learn")
-    names += ("encoder", "guard_likeness", "real")
+    names = (
+        *("detector", "prompts", "held_out", "category", "preset", "reward", "set", "learn"),
+        *("encoder", "guard_likeness", "real"),
+    )
     settings = asdict(request) | {name: getattr(given, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return plain

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,31 +131,50 @@ def is_standalone(call: Call) -> bool:
 
 def treat(call: Call) -> Any:
     """Treat once, in turn, or for each value of a sweep; or estimate what that needs."""
-    from pipelines.services.standalone.output import begin_output, output_workspace
-    from pipelines.services.standalone.treatment import plan_treatments
+    import tempfile
+
+    from pipelines.services.standalone.output import begun_output, output_workspace
 
     given = call.options
     if given.sweep and given.push_to_hub:
         raise ConfigRefused("--sweep makes several LoRAs: choose a value first, then push that one")
     setting, values = sweep_of(given.sweep) if given.sweep else ("", [])
+    if given.out is None and not given.estimate:
+        raise ConfigRefused("name the folder of the results with --out")
     request = request_of(call)
     with ExitStack() as stack:
-        if given.out is None and not given.estimate:
-            raise ConfigRefused("name the folder of the results with --out")
         out = given.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        if given.out is not None:
-            begin_output(out, "treat", recorded(call, request))
+        with begun_output(out, "treat", recorded(call, request)):
+            plans = plans_of(call, request, out, setting, values)
         workspace = stack.enter_context(output_workspace(out, call.named_workspace))
-        plans = [changed(plan, given.set) for plan in plan_treatments(workspace, request, call.report)]
-        call.report.close()
-        if setting and len(plans) > 1:
-            raise ConfigRefused(f"--sweep needs a preset of one run, and {given.preset} has {len(plans)}")
-        varied = [changed(plans[0], [f"{setting}={json.dumps(value)}"]) for value in values]
         if given.estimate:
-            return estimate(call, workspace, (varied or plans)[0])
+            return estimate(call, workspace, plans[0])
         if setting:
-            return sweep(call, workspace, setting, values, varied, out)
+            return sweep(call, workspace, setting, values, plans, out)
         return in_turn(call, workspace, plans, out)
+
+
+def plans_of(
+    call: Call, request: "TreatmentRequest", out: Path, setting: str, values: list[Any]
+) -> "list[TreatmentRun]":
+    """The treatments to run: of the preset, or one for each value of a sweep."""
+    from pipelines.services.standalone.output import output_workspace
+    from pipelines.services.standalone.treatment import plan_treatments, require_inputs
+
+    with output_workspace(out, call.named_workspace) as workspace:
+        planned, notes = plan_treatments(workspace, request, call.report)
+        call.report.close()
+        for note in notes:
+            call.say(f"  note: {note}")
+        plans = [changed(plan, call.options.set) for plan in planned]
+        if setting and len(plans) > 1:
+            raise ConfigRefused(f"--sweep needs a preset of one run, and {request.preset} has two")
+        if setting:
+            plans = [changed(plans[0], [f"{setting}={json.dumps(value)}"]) for value in values]
+        if not call.options.estimate:
+            for plan in plans:
+                require_inputs(workspace, plan)
+    return plans
 
 
 def in_turn(call: Call, workspace: "Workspace", plans: "list[TreatmentRun]", out: Path) -> Any:
@@ -173,7 +191,7 @@ def in_turn(call: Call, workspace: "Workspace", plans: "list[TreatmentRun]", out
         folder = out if len(plans) == 1 else out / RUNS_IN_TURN[number]
         found.append(treat_into(call, workspace, plan, folder))
         say_figures(call, found[-1])
-    result = found[0] if len(plans) == 1 else {"runs": found}
+    result: dict[str, Any] = found[0] if len(plans) == 1 else {"runs": found}
     call.say(f"  {out} holds {'the LoRA, ' * bool(found[-1]['treated'])}sheets and figures")
     if call.options.push_to_hub:
         folder = out if len(plans) == 1 else out / RUNS_IN_TURN[len(found) - 1]
@@ -211,7 +229,9 @@ def sweep(
         table = write_sweep(out, setting, rows)
         call.say(f"{setting}={value}: {describe_row(rows[-1])}")
     best = table["best"]
-    verdict = f"best: {setting}={best}" if best is not None else "no value is within the limits"
+    verdict = (
+        f"best: {setting}={best}" if best is not None else "no value lowered the confidence within the limits"
+    )
     call.say(f"{verdict}; the rule: {table['rule']}")
     call.say(f"  {out / 'sweep.csv'} lists every value")
     return {**table, "table": str(out / "sweep.csv")}

@@ -122,7 +122,8 @@ def choose_looks(updates: Sequence[int], kept: int | None, marked: set[int]) -> 
     """At most `COLUMNS` of the looks: the first, the last, the kept one, the last of those marked, and others
     evenly between them."""
     needed = {updates[0], updates[-1], *sorted(marked & set(updates))[-3:]}
-    needed |= {kept} & set(updates)
+    if kept is not None and kept in updates:
+        needed.add(kept)
     rest = [update for update in updates if update not in needed]
     room = max(0, COLUMNS - len(needed))
     if len(rest) > room:

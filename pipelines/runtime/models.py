@@ -50,6 +50,8 @@ ANSWERS = "answers"
 """Folder of the workspace that caches the answers of VQA models."""
 HIGHLIGHTER_FILE = "highlighter.json"
 """The configuration in a flaw highlighter's folder, instead of a detector's `detector.json`."""
+LIKENESS = "likeness"
+"""The kind of scorer that compares with images of an instance."""
 
 
 class Models:
@@ -141,7 +143,13 @@ class Models:
         return ClipReader(location, self.device)
 
     def open_scorer(self, named: str) -> Scorer:
-        """Open a preference model such as "pickscore:LOCATION": `dataengine.quality.scorers.open_scorer`."""
+        """Open a preference model such as "pickscore:LOCATION" (`dataengine.quality.scorers.open_scorer`), or
+        the likeness to an instance, "likeness:ENCODER#FOLDER"."""
+        kind, _, instance = named.partition(":")
+        if kind == LIKENESS:
+            from dataengine.quality.likeness import open_likeness
+
+            return open_likeness(instance, self.device)
         from dataengine.quality.scorers import open_scorer
 
         return open_scorer(named, self.device)

@@ -44,7 +44,7 @@ def track(
 ) -> Iterator[TrackedReport]:
     """A report that logs to the tracker of that name while the block runs; the same `run` is continued.
 
-    TensorBoard and MLflow write below `folder`, trackio where `trackio show` looks. Raises `ConfigRefused`
+    TensorBoard writes below `folder`, the others where their own settings say. Raises `ConfigRefused`
     for a tracker that is unknown or not installed.
     """
     # Trackers print; standard output is the command's result.
@@ -74,7 +74,7 @@ def _open(name: str, run: str, folder: Path) -> Any:
     if name == "tensorboard":
         return tracking.TensorBoardTracker(run, folder)
     if name == "mlflow":
-        return tracking.MLflowTracker(PROJECT, logging_dir=str(folder), run_name=run)
+        return tracking.MLflowTracker(PROJECT, run_name=run)
     if name == "wandb":
         return tracking.WandBTracker(PROJECT, name=run, id=run, resume="allow")
     quiet = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}

@@ -12,6 +12,7 @@ from pipelines.config import TreatmentRun
 from pipelines.services import jobs, preflight, queue, runs
 from pipelines.services.locations import check_locations, offers
 from pipelines.services.model_card import judged_of, packed
+from pipelines.services.standalone.treatment import treatment_strip
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows, sample_ref
@@ -100,6 +101,11 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/treatments/{treatment_id}/draw/{job_id}")
     def drawn(treatment_id: str, job_id: str) -> dict[str, Any]:
         return compared(workspace, treatment_id, job_id)
+
+    @routes.get("/treatments/{treatment_id}/strip.png")
+    @reads_blobs
+    def strip(treatment_id: str) -> Response:
+        return Response(treatment_strip(workspace, treatment_id), media_type="image/png")
 
     @routes.get("/treatments/{treatment_id}/lora.zip")
     def lora(treatment_id: str) -> Response:
@@ -224,6 +230,7 @@ def treatment_details(workspace: Workspace, treatment_id: str) -> dict[str, Any]
         "stopped": found.result.get("stopped", ""),
         "looks": found.result.get("looks", []),
         "curve": found.result.get("curve", []),
+        "strip": bool(found.result.get("looks") and found.result.get("run")),
         "judged": judged,
         "pairs": pair_rows(pairs),
         "config": found.config,

@@ -1,6 +1,7 @@
 """The output folder of a command, and the workspace that the command keeps its state in."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 from dataengine import durable
 from dataengine.bounds import read_config
-from dataengine.errors import InputRefused, WorkspaceUnusable
+from dataengine.errors import ClinicError, InputRefused, WorkspaceUnusable
 from storage.workspace import Workspace
 
 HIDDEN = ".clinic"
@@ -41,6 +42,22 @@ def begin_output(out: Path, command: str, settings: dict[str, Any]) -> None:
         durable.write_text(out / HIDDEN / REQUEST, json.dumps(request, indent=1, sort_keys=True) + "\n")
     except OSError as error:
         raise WorkspaceUnusable(f"{out} cannot be written: {error.strerror}; name another folder") from error
+
+
+@contextmanager
+def begun_output(out: Path, command: str, settings: dict[str, Any]) -> Iterator[None]:
+    """`begin_output`, for the part of a command that checks what it was asked for: if that is refused, a
+    folder that was begun here is taken back, so that the corrected call may name it again."""
+    existed, resumed = out.exists(), _request_of(out) is not None
+    begin_output(out, command, settings)
+    try:
+        yield
+    except (ClinicError, ValueError):
+        if not resumed:
+            shutil.rmtree(out / HIDDEN)
+            if not existed:
+                out.rmdir()
+        raise
 
 
 @contextmanager

@@ -33,6 +33,8 @@ HELD_OUT = 5
 """Every fifth prompt of a file is held out for the comparison, if no others are given."""
 CLINIC_REAL = 240
 """Artifact-free images that are drawn of the embedded clinic's world."""
+NAMED = 5
+"""Refused images that are named; the others are counted."""
 STRENGTH_PROMPTS = 4
 FIGURES = "figures.json"
 BEFORE_AFTER = "before_after.png"
@@ -41,8 +43,8 @@ IN_THE_CARD = 8
 LIMITS = {"psnr": (20.0, True), "ssim": (0.75, True), "lpips": (0.2, False)}
 """Focus-N-Fix's rule for β: PSNR > 20, SSIM > 0.75, LPIPS < 0.2 against the base (True: above)."""
 RULE = (
-    "the lowest mean confidence among the values with PSNR > 20, SSIM > 0.75 and, where it was measured, "
-    "LPIPS < 0.2"
+    "the lowest mean confidence, below the base's, among the values with PSNR > 20, SSIM > 0.75 and, where "
+    "it was measured, LPIPS < 0.2"
 )
 
 
@@ -74,9 +76,9 @@ def read_prompt_file(file: str) -> tuple[str, ...]:
 
 def plan_treatments(
     workspace: Workspace, request: TreatmentRequest, report: Report = no_report
-) -> list[TreatmentRun]:
+) -> tuple[list[TreatmentRun], list[str]]:
     """The treatments of the request, with its models registered and its images imported: one, or two that
-    follow each other.
+    follow each other; and notes on images that cannot be used.
 
     Raises `NotFound`, `ModelRefused` and `ConfigRefused` for what cannot be treated.
     """
@@ -85,9 +87,10 @@ def plan_treatments(
     detector = find_detector(workspace, request.detector).id if request.detector else None
     treated, judged = choose_prompts(request)
     own = request.generator in CLINIC_GENERATORS
+    notes: list[str] = []
     if any(plan.tuning.offline is not None for plan in plans):
-        provide_real_images(workspace, request, own, report)
-    return [
+        notes = provide_real_images(workspace, request, own, report)
+    planned = [
         plan.model_copy(
             update={
                 "detector": detector,
@@ -101,6 +104,7 @@ def plan_treatments(
         )
         for plan in plans
     ]
+    return planned, notes
 
 
 def _as_in(choice: PromptChoice, preset: PromptChoice) -> PromptChoice:
@@ -130,9 +134,9 @@ def choose_prompts(request: TreatmentRequest) -> tuple[PromptChoice, PromptChoic
 
 def provide_real_images(
     workspace: Workspace, request: TreatmentRequest, own: bool, report: Report = no_report
-) -> None:
+) -> list[str]:
     """Import the artifact-free images that the request names; for the embedded clinic's generators some are
-    drawn of its world where there are none."""
+    drawn of its world where there are none. Returns what cannot be used, and why."""
     from pipelines.exchange.readers.folders import import_folder
 
     folder = request.real
@@ -140,11 +144,17 @@ def provide_real_images(
         known = catalog.images.count(source="real", split="train", status="active", has_prompt=True)
     if folder is None:
         if known or not own:
-            return
+            return []
         folder = draw_clinic_images(workspace.path / "models" / "clinic-real")
     if not folder.is_dir():
         raise InputRefused(f"--real {folder}: there is no such folder; give one with images and captions")
-    import_folder(workspace, folder, source="real", validation=0.0, report=report)
+    imported = import_folder(workspace, folder, source="real", validation=0.0, report=report)
+    notes = [f"real image {name} was refused: {reason}" for name, reason in imported.refused[:NAMED]]
+    if len(imported.refused) > NAMED:
+        notes.append(f"… and {len(imported.refused) - NAMED} more real images were refused")
+    with workspace.catalog(read_only=True) as catalog:
+        silent = catalog.images.count(source="real", split="train", status="active", has_prompt=False)
+    return notes + ([f"{silent} real images have no caption and are not used"] if silent else [])
 
 
 def draw_clinic_images(folder: Path) -> Path:
@@ -179,14 +189,10 @@ def estimate_here(workspace: Workspace, plan: TreatmentRun, device: str | None =
 def treat_here(
     workspace: Workspace, plan: TreatmentRun, device: str | None = None, report: Report = no_report
 ) -> dict[str, Any]:
-    """Run or resume the treatment in this process; what `treat_job` returns, with `run`.
-
-    Raises `ConfigRefused` when a check fails.
-    """
+    """Run or resume the treatment in this process; what `treat_job` returns, with `run`."""
     from pipelines.jobs.treat_generator import treat_job
 
     plan = runs.with_detector(workspace, plan)
-    require_inputs(workspace, plan)
     args = {"run": run_id(plan), "settings": plan.model_dump(mode="json")}
     # What a job prints is its log; standard output is the command's result.
     with redirect_stdout(sys.stderr):
@@ -196,7 +202,7 @@ def treat_here(
 
 def require_inputs(workspace: Workspace, plan: TreatmentRun) -> None:
     """Raises `ConfigRefused` when a check of the treatment fails, in the command's words."""
-    for check in runs.check_treatment(workspace, plan):
+    for check in runs.check_treatment(workspace, runs.with_detector(workspace, plan)):
         if check.verdict == "bad" and check.name == "real images":
             raise ConfigRefused(
                 "the regularisation of this preset needs artifact-free images with captions: give a folder "
@@ -254,6 +260,21 @@ def write_results(
             strengths(workspace, result, rows, out / "strength.png", device, report)
         written["strength.png"] = out / "strength.png"
     return {**figures, "files": {name: str(path) for name, path in written.items()}}
+
+
+def treatment_strip(workspace: Workspace, treatment_id: str) -> bytes:
+    """The same seeds over the updates of a run outside rounds, as PNG. Raises `NotFound` where the run kept
+    no looks."""
+    from pipelines.jobs.treat_generator import LOOKS
+    from pipelines.reports.treatment import look_strip
+
+    with workspace.catalog(read_only=True) as catalog:
+        found = catalog.treatments.get(treatment_id)
+    looks = workspace.job_files.get(found.result.get("run", ""), LOOKS) if found.result.get("run") else None
+    strip = look_strip(workspace, looks or {}, found.result)
+    if strip is None:
+        raise NotFound("this treatment kept no images of its updates")
+    return png(strip)
 
 
 def figures_of(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -349,8 +370,9 @@ def within_limits(row: Mapping[str, Any]) -> bool:
 
 
 def best_value(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """The value of `RULE`; None if no value is within the limits."""
-    eligible = [row for row in rows if row["within"] and row["mean_after"] is not None]
+    """The value of `RULE`; None if no value lowered the confidence within the limits."""
+    judged = [row for row in rows if row["within"] and row["mean_after"] is not None]
+    eligible = [row for row in judged if row["mean_after"] < row["mean_before"]]
     return min(eligible, key=lambda row: row["mean_after"])["value"] if eligible else None
 
 

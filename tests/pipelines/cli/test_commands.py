@@ -231,12 +231,41 @@ def test_a_round_in_one_go(console: Console, faked: Workspace, monkeypatch: pyte
         fake_workspace.answer_queue(faked, rounds[-1].id)
 
     monkeypatch.setattr(local_runner.time, "sleep", answer_instead_of_waiting)
-    done = console.json("round", "--recipe", "fakes", "--local")
+    done = console.json("round", "--recipe", "fakes", "--local", "--track", "tensorboard")
+    assert tracked_figures(console.path / "tracking" / done["round"]) >= {
+        *("train_teacher/loss", "retrain/loss", "treat/loss")
+    }
     assert done["state"] == "done" and list(done["results"])[-1] == "judge"
     with faked.catalog(read_only=True) as catalog:
         jobs = catalog.jobs.list()
         assert {job.state for job in jobs} == {"succeeded"} and len(jobs) == 15
         assert catalog.workers.alive(60) == []
+
+
+def tracked_figures(folder: Path) -> set[str]:
+    """The names of the figures that TensorBoard reads in a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return set(events.Tags()["scalars"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("round", "--recipe", "fakes", "--detach"), "--track needs --local"),
+        (("retrain", "--recipe", "photo", "--detach"), "leave --detach out"),
+        (("refine", "--worker"), "leave --worker out"),
+    ],
+)
+def test_a_tracker_needs_the_work_in_this_process(
+    console: Console, faked: Workspace, words: tuple[str, ...], said: str
+) -> None:
+    status, _, err = console(*words, "--track", "tensorboard")
+    assert status == 1 and said in err and err.count("\n") == 1
+    with faked.catalog(read_only=True) as catalog:
+        assert not catalog.jobs.list()
 
 
 def test_a_round_is_asked_for_cancelled_and_resumed(console: Console, faked: Workspace) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 import app
 from dataengine.errors import ModelRefused
 from dataengine.quality.likeness import Likeness, open_likeness
-from dataengine.quality.scorers import open_scorer
+from pipelines.runtime.models import Models
 from tests.dataengine.treatment import tiny
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
@@ -26,6 +26,7 @@ def pictures(folder: Path, count: int = 2) -> Path:
     return folder
 
 
+@pytest.mark.treating
 def test_an_instance_is_learned_then_treated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, instance = tiny.flux(tmp_path / "flux"), pictures(tmp_path / "instance")
     (instance / "broken.png").write_bytes(b"not an image")
@@ -74,7 +75,7 @@ def test_likeness_is_the_mean_cosine_to_the_instance(tmp_path: Path) -> None:
     folder, encoder = pictures(tmp_path / "instance", 3), tiny.clip(tmp_path / "clip")
     images = [np.asarray(Image.open(file)) for file in sorted(folder.glob("*.png"))]
     others = np.random.default_rng(1).integers(0, 256, (2, 48, 48, 3), dtype=np.uint8)
-    scorer = open_scorer(f"likeness:{encoder}#{folder}")
+    scorer = Models().open_scorer(f"likeness:{encoder}#{folder}")
     found = scorer.score(others, ["", ""])
     one_by_one = [Likeness(encoder, [image]).score(others, ["", ""]) for image in images]
     assert scorer.name == "likeness" and np.allclose(found, np.mean(one_by_one, axis=0), atol=1e-6)

@@ -12,6 +12,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from dataengine.images import encode_png
 from pipelines.generators import strengths
 from pipelines.runtime import context as contexts
 from pipelines.services.standalone import treatment
@@ -117,6 +118,24 @@ def test_the_rule_of_the_best_value(psnr: Any, ssim: Any, lpips: Any, within: bo
 
     rows = [row(1.0, 0.3), row(2.0, 0.1), row(3.0, 0.05, treated=None), row(4.0, 0.2)]
     assert treatment.best_value(rows) == (2.0 if within else None)
+    assert treatment.best_value([row(1.0, 0.5), row(2.0, 0.6)]) is None, "no better than the base"
+
+
+def test_real_images_that_cannot_be_used_are_named(console: Console, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, caption in (("good", "a photo of a hand"), ("silent", "")):
+        pixels = fakes.paint("a photo of a hand", len(name), flawless=True)
+        (photos / f"{name}.png").write_bytes(encode_png(pixels))
+        (photos / f"{name}.txt").write_text(caption)
+    (photos / "silent.txt").unlink()
+    (photos / "broken.png").write_bytes(b"not an image")
+    words = ("treat", "squares", "--prompts", "prompts.txt", "--real", "photos", "--out", "out", *SMALL)
+    status, out, err = console(*words)
+    assert status == 0, err
+    assert "note: real image broken.png was refused" in out and "1 real images have no caption" in out
+    status, _, err = console(*words[: -len(SMALL) - 1], "other", "--real", "nowhere")
+    assert status == 1 and "--real nowhere: there is no such folder" in err
 
 
 def test_sequential_tuning_treats_what_the_first_run_made(console: Console, tmp_path: Path) -> None:
@@ -195,6 +214,7 @@ def test_what_cannot_be_done_is_one_sentence(
     (tmp_path / "one.txt").write_text("a hand\n")
     status, _, err = console("treat", *words)
     assert status == 1 and said in err and err.count("\n") == 1, err
+    assert not (tmp_path / "o").exists(), "the corrected call may name that folder again"
 
 
 def test_a_detector_is_asked_for_without_a_workspace(
@@ -214,3 +234,24 @@ def test_regularisation_without_images_says_how(console: Console) -> None:
     console.path = console.path.with_name("empty")
     status, _, err = console("treat", "squares", "--prompts", "prompts.txt", "--out", "o", *SMALL)
     assert status == 1 and "--real DIR" in err and "diffdoctor-without-regularisation" in err
+
+
+@pytest.mark.treating
+def test_a_real_generator_is_treated_without_a_workspace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import app
+
+    words = ["treat", "clinic-flux", "--detector", "clinic", "--category", "hand", "--preset", "cpu-smoke"]
+    words += ["--out", str(tmp_path / "out"), "--json", "--set", "tuning.guard.attributes=[-1,1]"]
+    capsys.readouterr()
+    status = app.main(words)
+    found = json.loads(capsys.readouterr().out)
+    assert status == 0 and found["treated"], found
+    lora = tmp_path / "out" / "lora"
+    assert {path.name for path in lora.iterdir()} >= {
+        *("pytorch_lora_weights.safetensors", "comfyui_lora.safetensors", "README.md", "before_after.png")
+    }
+    assert found["judged"]["similarity"]["psnr"]["mean"] > 20
+    with Image.open(tmp_path / "out" / "strength.png") as sheet:
+        assert sheet.width > 700

@@ -2,10 +2,12 @@
 
 import gc
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dataengine.errors import Cancelled, ConfigRefused, OutOfMemory
@@ -16,11 +18,20 @@ from pipelines.config import PromptChoice, TreatmentRun
 from pipelines.generators.files import weights_of
 from pipelines.generators.register import register_weights
 from pipelines.jobs.compare_generators import compare_job
-from pipelines.jobs.treat_generator import generate_held_out, treat_job, write_chosen_prompts
+from pipelines.jobs.treat_generator import (
+    LOOKS,
+    STRIP_LOOKS,
+    TreatmentReporter,
+    generate_held_out,
+    spread_over_prompts,
+    treat_job,
+    write_chosen_prompts,
+)
 from pipelines.runtime.context import Context
+from pipelines.runtime.images import read_pixels
 from pipelines.services import runs
 from tests.fake_workspace import real_picture
-from tests.fakes import paint, with_methods
+from tests.fakes import Liking, paint, with_methods
 from tests.pipelines.conftest import fresh_context
 
 
@@ -208,3 +219,49 @@ def test_the_guard_asks_scorers_and_pictures_may_have_any_size(tmp_path: Any) ->
         treat_job(replace(context, models=models), plan("treat-any", scorers=("pickscore:here",)))
     assert seen["scorers"] == ["pickscore:here"]
     assert len(seen["sizes"]) == 2 and seen["images"] == seen["captions"] > 2
+
+
+def test_real_images_are_chosen_by_a_scorer(context: Context) -> None:
+    """The fake scorer likes bright images; scores are stored, so that a resumed run asks for none."""
+    seen: list[list[str]] = []
+    asked: list[int] = []
+
+    class Bright(Liking):
+        def score(self, images: np.ndarray, prompts: Sequence[str]) -> np.ndarray:
+            asked.append(len(images))
+            return super().score(images, prompts)
+
+    def looking(*given: Any, **more: Any) -> Any:
+        seen.append([round(float(image.mean())) for image in given[4]])
+        raise Cancelled("enough")
+
+    models = with_methods(context.models, treat=looking, open_scorer=Bright)
+    with context.workspace.catalog(read_only=True) as catalog:
+        known = catalog.images.find(source="real", split="train", status="active", has_prompt=True)
+    brightness = [float(read_pixels(context.workspace, image).mean()) for image in known]
+    least = float(np.median(brightness))
+    args = plan("treat-real", real_scorer="clip:bright", real_least=least)
+    for _ in range(2):
+        with pytest.raises(Cancelled):
+            treat_job(replace(context, models=models), args)
+    expected = [round(value) for value in brightness if value >= least]
+    assert seen == [expected, expected] and 0 < len(expected) < len(known) and sum(asked) == len(known)
+    with pytest.raises(ConfigRefused, match=r"none of \d+ real images scores 300 or more by clip:bright"):
+        args = plan("treat-real-2", real_scorer="clip:bright", real_least=300)
+        treat_job(replace(context, models=models), args)
+
+
+def test_the_strip_keeps_every_look_within_bounds(context: Context) -> None:
+    prompts = ["a hand", "a hand", "a face", "a face"]
+    reporter = TreatmentReporter(context=context, run="treat-strip", prompts=prompts)
+    images, maps = np.zeros((4, 32, 32, 3), np.uint8), np.full((4, 32, 32), 0.25, np.float32)
+    for update in range(0, 5 * (STRIP_LOOKS + 1), 5):
+        reporter.report(update, images, maps)
+    stored = context.workspace.job_files.get("treat-strip", LOOKS)
+    updates = [look["update"] for look in stored["looks"]]
+    assert updates[0] == 0 and updates[-1] == 5 * STRIP_LOOKS and len(updates) <= STRIP_LOOKS
+    assert stored["prompts"] == prompts and stored["looks"][0]["mean_confidence"] == 0.25
+    reporter.report(10, images, maps)
+    again = context.workspace.job_files.get("treat-strip", LOOKS)["looks"]
+    assert [look["update"] for look in again] == [0, 10], "a run that resumed earlier looks anew"
+    assert spread_over_prompts(["a", "a", "b", "b", "c"], 3) == [0, 2, 4]

@@ -159,7 +159,9 @@ def test_the_form_offers_what_is_registered(engineer: TestClient, workspace: Wor
     register(workspace, "llm", location="https://writer.example/v1#qwen")
     assert offered() == {
         "writer": [["https://writer.example/v1#qwen", "our llm"]],
+        "real_scorer": [[f"clip:{PATH}", "our scorer"], [f"pickscore:{PATH}", "our scorer"]],
         "scorers": [[f"clip:{PATH}", "our scorer"], [f"pickscore:{PATH}", "our scorer"]],
+        "lpips": [[PATH, "our scorer"]],
         "attributes": [[PATH, "our scorer"]],
     }
 

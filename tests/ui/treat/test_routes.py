@@ -8,10 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image as PilImage
 
 from dataengine.errors import InputRefused
+from dataengine.images import thumbnail
+from dataengine.masks import PALETTE
 from dataengine.records import DetectorVersion, Endpoint, GeneratorVersion, Round, Treatment, images
 from pipelines.config import TreatmentRun
 from pipelines.jobs.previews import save_samples
@@ -318,3 +322,28 @@ def test_prompts_are_drawn_with_and_without_a_treatment(engineer: TestClient, wo
     assert many.status_code == 422 and "at most 24 pairs" in many.json()["error"]
     other = jobs.request_job(workspace, "backup", {}).id
     assert engineer.get(f"{at}/{other}").status_code == 404
+
+
+def test_the_strip_of_looks_is_shown_with_what_collapsed(engineer: TestClient, workspace: Workspace) -> None:
+    pixels = np.full((24, 24, 3), 90, np.uint8)
+    looks = [
+        {"update": update, "images": [workspace.blobs.put(thumbnail(pixels))], "mean_confidence": 0.1}
+        for update in (0, 20, 40)
+    ]
+    workspace.job_files.put("run-strip", "looks.json", {"prompts": ["a hand"], "looks": looks})
+    readings: list[dict[str, Any]] = [
+        {"update": 20, "breaches": [], "values": {}},
+        {"update": 40, "breaches": ["detail 0.5 is outside 0.8…1.25"], "values": {}},
+    ]
+    result = {"run": "run-strip", "kept": 20, "updates": 40, "stopped": "the guard", "looks": readings}
+    with workspace.catalog() as catalog:
+        catalog.treatments.add(Treatment(id="strip", generator_id="base", detector_id="d1", result=result))
+        catalog.commit()
+    assert engineer.get("/api/treat/treatments/strip").json()["strip"] is True
+    answer = engineer.get("/api/treat/treatments/strip/strip.png")
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/png"
+    shown = np.asarray(PilImage.open(io.BytesIO(answer.content)).convert("RGB")).astype(int)
+    framed = (np.abs(shown - np.array(PALETTE[0])).sum(-1) < 30).nonzero()[1]
+    # Only the third column of 192 pixels, the collapse, has a frame.
+    assert framed.size and framed.min() > 2 * 192
+    assert engineer.get("/api/treat/treatments/t1/strip.png").status_code == 404

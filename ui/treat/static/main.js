@@ -182,6 +182,7 @@ async function outcome(place, id, whole = false) {
     h("div", { class: "line" }, whole ? h("h1", {}, name) : h("h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
     kept(one), table(one.judged), next));
   if (one.pairs.length) place.append(panel("Same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) => paired(one, pair)))));
+  if (one.strip) place.append(panel("The same seeds over the updates", h("img", { class: "strip", src: `${API}/treatments/${encodeURIComponent(id)}/strip.png`, alt: "The guard's images at each of its looks; framed ones are outside its limits", loading: "lazy" })));
   if (one.treated) place.append(withAndWithout(one));
   if (!whole) return;
   const charts = panel("Curves");
@@ -235,7 +236,14 @@ function table(judged) {
       const { before, after, ratio, interval } = judged[key];
       const mood = !better[key] ? "" : interval[1] < 1 ? "better" : interval[0] > 1 ? "worse" : "";
       return h("tr", {}, h("td", {}, label), h("td", { class: "figure" }, figure(before)), h("td", { class: "figure" }, figure(after)), h("td", { class: `figure ${mood}` }, h("b", {}, figure(ratio))), h("td", { class: "figure" }, `${figure(interval[0])} – ${figure(interval[1])}`));
-    }), judged.attributes ? attributesRow(judged.attributes) : null)));
+    }), judged.attributes ? attributesRow(judged.attributes) : null)), similarity(judged.similarity));
+}
+
+// How much the images changed: PSNR, SSIM and LPIPS of before against after.
+function similarity(found) {
+  if (!found) return null;
+  const means = [["PSNR", found.psnr], ["SSIM", found.ssim], ["LPIPS", found.lpips]].filter(([, one]) => one).map(([name, one]) => `${name} ${figure(one.mean)}`);
+  return h("p", { class: "hint" }, `Before against after: ${means.join(", ") || "the same images"}. ${found.note}`);
 }
 
 function attributesRow({ before, after, drop, interval }) {
