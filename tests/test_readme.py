@@ -50,6 +50,7 @@ def test_every_make_target_exists() -> None:
     assert {"demo", "app", "test"} <= set(named) <= targets | {"bench"}
 
 
+@pytest.mark.docs
 def test_its_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
     assert code
