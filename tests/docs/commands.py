@@ -32,7 +32,8 @@ def pages() -> list[Path]:
 
 def commands_in(text: str, page: str = "") -> list[Documented]:
     """The lines of fenced and indented blocks that begin with `clinic`; `&&` joins several."""
-    fenced = "\n".join(re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    fenced = "\n".join(body for language, body in blocks if language in SHELLS)
     indented = "\n".join(re.findall(r"^ {4}(.*)$", text, re.MULTILINE))
     lines = [line.removeprefix("$ ").strip() for line in f"{fenced}\n{indented}".splitlines()]
     joined = [part.strip() for line in lines if line.startswith("clinic ") for part in line.split(" && ")]
@@ -47,8 +48,10 @@ def documented() -> list[Documented]:
 CODE = re.compile(r"""(?:'[^']*'|"[^"]*"|[^'"#]|(?<=\S)#)*""")
 """A line without its comment: a number sign after a space that is not quoted begins one."""
 
+SHELLS = ("", "sh", "bash", "console")
 NEEDS_HUB = "fetches weights or data from a hub"
 NEEDS_SERVER = "needs a server that is not there"
+TRAINS_LONG = "trains a whole denoiser; `tests/pipelines/jobs` runs it on a tiny one"
 RUNS_ON = "a server, which runs until it is stopped; tests of its own start it"
 
 ONLY_PARSED = {
@@ -59,11 +62,12 @@ ONLY_PARSED = {
     "clinic import synthscars --format synthscars": NEEDS_HUB,
     "clinic retrain --start imagenet --recipe photo --name first": NEEDS_HUB,
     "clinic retrain --start ID --recipe photo --name second": NEEDS_HUB,
+    "clinic refine --set refining.steps=2000": TRAINS_LONG,
+    "clinic refine --generator 4f1c… --set refining.reverse=0.05 --worker": TRAINS_LONG,
 }
 """Commands that cannot run here, and why."""
 
 COARSE = "--set repair.draws=1 --set repair.repeats=1 --set sampling.steps=2"
-BRIEF = "--set refining.steps=1 --set refining.batch=2 --set highlighter.steps=1"
 SMALLER = {
     "clinic repair pictures --generator ID --out mended": (
         f"clinic repair pictures --generator tiny-flux --out mended {COARSE}"
@@ -91,10 +95,17 @@ SMALLER = {
     "clinic inpaint broken mended --generator 4f1c… --steps 30": (
         "clinic inpaint broken mended --generator tiny-flux --steps 2"
     ),
-    "clinic refine --set refining.steps=2000": f"clinic refine --generator tiny-flux {BRIEF}",
-    "clinic refine --generator 4f1c… --set refining.reverse=0.05 --worker": (
-        "clinic refine --generator tiny-flux --set refining.reverse=0.05 --worker"
-    ),
+    # Without --images it is a stage of the newest round, which these readers do not have.
+    "clinic diagnose": "clinic diagnose --images",
+    **{
+        line: f"{line} --new --recipe cpu-smoke --set generate.prompts_per_category=1"
+        for line in (
+            "clinic generate --set 'generate.correction="
+            '{"gamma": 0, "cover": 1, "dynamics": {"space": "pixel"}}\'',
+            'clinic generate --set \'generate.correction={"regions": "detector", "repeated": true}\'',
+            'clinic generate --set \'generate.guidance={"kind": "reward", "region": {}, "scale": 2}\'',
+        )
+    },
 }
 """Commands whose names or sizes stand for the reader's own, and what runs instead."""
 

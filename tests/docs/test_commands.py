@@ -2,7 +2,7 @@
 
 They run on the smallest recipe, in the order of their page, in a folder as its reader has it."""
 
-import getpass
+import io
 import shutil
 from pathlib import Path
 
@@ -25,7 +25,8 @@ def test_it_is_understood(command: Documented) -> None:
 
 def test_blocks_are_read_with_their_comments_and_joined_lines() -> None:
     block = "```sh\nclinic b && clinic c 'd # e'\n```\n"
-    text = f"Text\n\n    clinic a --set x#1  # why\n    export Y\n\n{block}clinic z\n"
+    python = "```python\nclinic = 1\n```\n"
+    text = f"{python}Text\n\n    clinic a --set x#1  # why\n    export Y\n\n{block}clinic z\n"
     assert [each.line for each in commands_in(text)] == [
         "clinic b",
         "clinic c 'd # e'",
@@ -96,7 +97,7 @@ def test_the_commands_of_a_page_run(
     folder = tmp_path / "reader"
     shutil.copytree(home, folder)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(getpass, "getpass", lambda *_: "correct horse battery")
+    monkeypatch.setattr("sys.stdin", io.StringIO("correct horse battery\n" * 4))
     if page == "admins.md":
         assert app.main(["users", "add", "ada", "--role", "annotator"]) == 0
     images = " ".join(some_images(folder / "workspace"))
