@@ -98,7 +98,8 @@ SMALLER = {
     # Without --images it is a stage of the newest round, which these readers do not have.
     "clinic diagnose": "clinic diagnose --images",
     **{
-        line: f"{line} --new --recipe cpu-smoke --set generate.prompts_per_category=1"
+        line: f"{line} --new --recipe cpu-smoke --set generate.prompts_per_category=1 "
+        "--set generate.sampling.steps=6"
         for line in (
             "clinic generate --set 'generate.correction="
             '{"gamma": 0, "cover": 1, "dynamics": {"space": "pixel"}}\'',
