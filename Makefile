@@ -64,7 +64,7 @@ test-peers: setup $(PEERS)/.ready $(ULTRALYTICS)/.ready   ## our exports as supe
 	$(BIN)/python -m pytest -m peers tests/peers
 
 test-docs: setup ## the notebook, the examples and every command of the docs, as written
-	$(BIN)/python -m pytest -m 'docs or not docs' tests/docs
+	$(BIN)/python -m pytest -m 'docs or not docs' tests/docs tests/test_readme.py
 
 test-wheel: setup ## the built wheel in a fresh environment runs the smallest demo
 	$(BIN)/python -m pytest -m wheel tests/wheel

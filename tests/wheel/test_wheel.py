@@ -85,6 +85,6 @@ def test_the_smallest_demo_runs_from_the_wheel(environment: Path, tmp_path: Path
     done = run(environment / "clinic", "demo", "--recipe", "cpu-smoke", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     result = json.loads(done.stdout)
-    assert Path(result["report"]).is_file()
+    assert (tmp_path / result["folder"] / "report.html").is_file() and result["report"]
     done = run(environment / "clinic", "status", "--json", cwd=tmp_path)
     assert [row["state"] for row in json.loads(done.stdout)["rounds"]] == ["done"], done.stdout
