@@ -26,7 +26,8 @@ def run_without_us(program: str, folder: Path) -> Any:
     done = subprocess.run(
         [sys.executable, "-c", BLOCKED + textwrap.dedent(program)],
         cwd=folder,
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"},
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        | {"HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         timeout=280,

@@ -125,7 +125,8 @@ def export_detector(
 def largest_difference(ours: Predict, theirs: Predict, seed: int = 0) -> float:
     """The largest absolute difference of two functions of images N3HW, over batches of several sizes."""
     return max(
-        float((ours(images) - theirs(images)).abs().max()) for images in sample_images(torch.Generator(), seed)
+        float((ours(images) - theirs(images)).abs().max())
+        for images in sample_images(torch.Generator(), seed)
     )
 
 
@@ -251,7 +252,9 @@ def _example(detector: NetworkDetector) -> Tensor:
 
 
 def _open_shapes() -> dict[str, dict[int, Any]]:
-    batch, height, width = (torch.export.Dim(name, min=low) for name, low in zip(AXES, (1, 2, 2), strict=True))
+    batch, height, width = (
+        torch.export.Dim(name, min=low) for name, low in zip(AXES, (1, 2, 2), strict=True)
+    )
     return {INPUT: {0: batch, 2: height, 3: width}}
 
 

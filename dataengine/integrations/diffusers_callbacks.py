@@ -181,7 +181,10 @@ def levels_of(scheduler: Any, step: int) -> tuple[float, float, float, float]:
     if type(scheduler).__name__ == "DDIMScheduler":
         cumulative, times = scheduler.alphas_cumprod, scheduler.timesteps
         last = step + 1 >= len(times)
-        squares = cumulative[times[step]], scheduler.final_alpha_cumprod if last else cumulative[times[step + 1]]
+        squares = (
+            cumulative[times[step]],
+            scheduler.final_alpha_cumprod if last else cumulative[times[step + 1]],
+        )
         pairs = [(float(each) ** 0.5, (1 - float(each)) ** 0.5) for each in squares]
     else:
         pairs = [_level(scheduler, float(scheduler.sigmas[step + each])) for each in (0, 1)]

@@ -76,7 +76,9 @@ def require_export(call: Call) -> None:
     """Raise `ConfigRefused` for options that belong to `--export` without it."""
     given = call.options
     if any((given.format, given.half, given.calibrated, given.push_to_hub)) and not given.export:
-        raise ConfigRefused("--format, --half, --calibrated and --push-to-hub belong to --export ID DIR; give it")
+        raise ConfigRefused(
+            "--format, --half, --calibrated and --push-to-hub belong to --export ID DIR; give it"
+        )
 
 
 def comfyui_arguments(parser: argparse.ArgumentParser) -> None:

@@ -99,9 +99,7 @@ class _Outlines:
         self.across = _partners(by_column)
         self.outline = self._numbered()
         by_place = np.lexsort((c.column, c.row))
-        same = np.flatnonzero(
-            (np.diff(c.row[by_place]) == 0) & (np.diff(c.column[by_place]) == 0)
-        )
+        same = np.flatnonzero((np.diff(c.row[by_place]) == 0) & (np.diff(c.column[by_place]) == 0))
         self.touching = {}
         for a, b in zip(by_place[same].tolist(), by_place[same + 1].tolist(), strict=True):
             self.touching[a], self.touching[b] = b, a

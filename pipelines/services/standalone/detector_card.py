@@ -209,7 +209,9 @@ def _point_note(facts: DetectorFacts) -> str:
 def _data(facts: DetectorFacts) -> str:
     version, snapshot = facts.version, facts.snapshot
     started = version.metrics.get("training", {}).get("pretrained", "")
-    lines = [f"Training started from {line(started)}." if started else "Its starting weights are not recorded."]
+    lines = [
+        f"Training started from {line(started)}." if started else "Its starting weights are not recorded."
+    ]
     if snapshot is None:
         lines.append("Its training data are not recorded here.")
         return " ".join(lines)
@@ -238,7 +240,9 @@ def _figures(metrics: Mapping[str, Any]) -> str:
                 f"{title[0].upper()}{title[1:]}; {measured.get('images', '?')} images.\n\n"
                 "| figure | value | 95 % interval |\n|---|---|---|\n" + "\n".join(rows)
             )
-    return "\n\n".join(tables) or "It was not measured here, so nothing is known of its misses and false alarms."
+    return (
+        "\n\n".join(tables) or "It was not measured here, so nothing is known of its misses and false alarms."
+    )
 
 
 def _interval(ends: Any) -> str:

@@ -138,9 +138,7 @@ def test_a_file_that_gives_other_maps_is_not_handed_out(
         exports.export_detector(clinic, tmp_path, "transformers")
 
 
-def test_without_the_extra_onnx_is_refused_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_extra_onnx_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigRefused, match=r"needs onnxscript; install the extra.*artifact-clinic\[onnx\]"):
         exports.export_detector(varied(SEGFORMER), tmp_path, "onnx")

@@ -39,7 +39,9 @@ def drawn(pipeline: Any, callback: Any = None, count: int = 1) -> np.ndarray:
     """Images of fixed seeds, float32 NHW3."""
     generators = [torch.Generator().manual_seed(seed) for seed in range(count)]
     more = {} if callback is None else {"callback_on_step_end": callback}
-    return pipeline(["a hand"] * count, num_inference_steps=STEPS, generator=generators, output_type="np", **more)[0]
+    return pipeline(
+        ["a hand"] * count, num_inference_steps=STEPS, generator=generators, output_type="np", **more
+    )[0]
 
 
 def with_scheduler(pipeline: Any, name: str, **settings: Any) -> Any:
@@ -161,7 +163,9 @@ def test_what_cannot_be_read_is_refused() -> None:
     with pytest.raises(ConfigRefused, match="EulerAncestralDiscreteScheduler cannot be read"):
         DetectorGuidance(stochastic, Bright())
     noisy = with_scheduler(
-        tiny_pipeline("StableDiffusionPipeline"), "DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++"
+        tiny_pipeline("StableDiffusionPipeline"),
+        "DPMSolverMultistepScheduler",
+        algorithm_type="sde-dpmsolver++",
     )
     with pytest.raises(ConfigRefused, match="without added noise"):
         ArtifactLimit(noisy, Bright(), 0.5)

@@ -51,7 +51,9 @@ def test_a_snapshot_goes_to_the_hub_with_its_card(fresh: Workspace, tmp_path: Pa
         words = ["export", str(tmp_path / folder), "--format", "hf", "--snapshot", snapshot.id]
         words += ["--push-to-hub", "ada/set", "--workspace", str(fresh.path), "--json"]
         program = [sys.executable, "-c", "import sys, app; sys.exit(app.main(sys.argv[1:]))", *words]
-        environment = os.environ | home | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+        environment = (
+            os.environ | home | {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(ROOT)}
+        )
         done = subprocess.run(program, env=environment, capture_output=True, timeout=120, check=False)
         return done.returncode, json.loads(done.stdout)
 

@@ -59,7 +59,11 @@ def test_every_label_map_comes_back_and_the_clean_image_has_an_empty_file(
 @pytest.fixture
 def several(fresh: Workspace, tmp_path: Path) -> dict[str, str]:
     """One image of each split, a GIF and one without a label; their ids by name."""
-    shares = {"train": {}, "validation": {"validation": 0.9999}, "benchmark": {"validation": 0.0, "benchmark": 0.9999}}
+    shares = {
+        "train": {},
+        "validation": {"validation": 0.9999},
+        "benchmark": {"validation": 0.0, "benchmark": 0.9999},
+    }
     for number, (split, share) in enumerate(shares.items()):
         folder = tmp_path / split
         folder.mkdir()
