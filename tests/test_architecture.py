@@ -28,8 +28,8 @@ ORDER = {
     "single_file inspection",
     "pipelines": "config runtime generators detectors selections stages round recipes exchange repair jobs "
     "services worker cli demo",
-    "pipelines/exchange": "prompts metadata labels importer safe_files import_options shapes outlines label_studio "
-    "readers formats public_sets writers",
+    "pipelines/exchange": "prompts metadata labels importer safe_files import_options shapes outlines "
+    "label_studio readers formats public_sets writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs training images studies exchange admin standalone",

@@ -178,7 +178,7 @@ def connected_areas(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def dilated(mask: Tensor, pixels: int) -> Tensor:
-    """A bool HW grown by half of `pixels` on each side, as by a square of that side; shrunk where negative."""
+    """A bool HW grown by half of `pixels` on each side; shrunk where `pixels` is negative."""
     radius = abs(pixels) // 2
     if radius == 0:
         return mask

@@ -42,8 +42,8 @@ def export_detector(
     calibrated: bool = False,
     push_to: str = "",
 ) -> DetectorExport:
-    """Write the detector of that id or name of a workspace, or without one that file or folder or `clinic`, to
-    a new folder that opens without our code; `push_to` (OWNER/NAME) uploads it, private at first.
+    """Write the detector of that id or name of a workspace, or without one that file or folder or `clinic`,
+    to a new folder that opens without our code; `push_to` (OWNER/NAME) uploads it, private at first.
 
     `half` stores float16. `calibrated` divides the logits by the temperature that `--calibrate` fitted.
     Raises `NotFound`, and `ConfigRefused` for what the format cannot hold, `InputRefused` for a folder that

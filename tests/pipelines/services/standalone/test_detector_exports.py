@@ -109,7 +109,7 @@ def test_what_cannot_be_exported_leaves_no_folder(workspace: Workspace, tmp_path
     with pytest.raises(NotFound, match="no detector 'trained' in this workspace"):
         export_detector("trained", out, "transformers", workspace=workspace)
     shipped = find_detector(workspace, "clinic")
-    with pytest.raises(ConfigRefused, match="never calibrated.*--calibrate"):
+    with pytest.raises(ConfigRefused, match=r"never calibrated.*--calibrate"):
         export_detector(shipped.id, out, "transformers", workspace=workspace, calibrated=True)
     with pytest.raises(ConfigRefused, match="no export format"):
         export_detector("clinic", out, "tflite")
