@@ -66,8 +66,9 @@ def export_detector(call: Call) -> Any:
 
 def workspace_of(call: Call, named: str) -> "Workspace | None":
     """The workspace that knows the detector: the one of `--workspace`, else `./workspace` unless a file,
-    folder or the shipped one is named."""
-    if call.named_workspace is None and (named == "clinic" or Path(named).expanduser().exists()):
+    folder or a detector without one is named."""
+    outside = named in ("clinic", "diffdoctor") or Path(named).expanduser().exists()
+    if call.named_workspace is None and outside:
         return None
     return call.workspace
 

@@ -37,7 +37,7 @@ def _random(format: str) -> list[NetworkDetector]:
     for config in configs:
         detector = NetworkDetector.fresh(config).eval().requires_grad_(False)
         last = [module for module in detector.modules() if isinstance(module, torch.nn.Conv2d)][-1]
-        last.weight.mul_(3 / detector.confidence(torch.rand(2, 3, config.size, config.size)).logit().std())
+        last.weight.mul_(2 / detector.confidence(torch.rand(2, 3, config.size, config.size)).logit().std())
         detectors.append(detector)
     return detectors
 

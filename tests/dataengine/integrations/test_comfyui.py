@@ -1,9 +1,14 @@
-"""The written nodes, loaded as ComfyUI loads a folder of custom nodes, where our packages are absent.
+"""The written nodes, loaded as ComfyUI loads a folder of custom nodes.
 
 ComfyUI executes a folder's `__init__.py` under a name of its own, reads NODE_CLASS_MAPPINGS, and calls each
 node's FUNCTION with its inputs in inference mode. IMAGE is float BHWC in [0, 1], MASK float BHW.
 """
 
+import ast
+import contextlib
+import io
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,13 +161,34 @@ def pictures() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """Where the nodes were run, and what the program said of them; one process, since it loads
-    transformers."""
+    """Where the nodes were run, and what the program said of them."""
     folder = tmp_path_factory.mktemp("comfyui")
     done = export_comfyui(folder / "nodes", "clinic")
     assert (done.folder, done.licence) == (folder / "nodes", "Apache-2.0")
     np.save(folder / "image.npy", pictures())
-    return folder, run_without_us(LOADED + IMAGES + SAMPLER, folder)
+    printed = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+        exec("import json\n" + LOADED + IMAGES + SAMPLER, {})
+    return folder, json.loads(printed.getvalue())
+
+
+@pytest.mark.exports
+def test_where_our_packages_are_absent_the_nodes_do_the_same(ran: tuple[Path, dict[str, Any]]) -> None:
+    folder, said = ran
+    alone = run_without_us(LOADED + IMAGES + SAMPLER, folder)
+    assert alone.keys() == said.keys() and alone["boxes"] == said["boxes"]
+    assert alone["guided"] == pytest.approx(said["guided"], rel=1e-3)
+
+
+def test_the_nodes_import_nothing_of_ours(ran: tuple[Path, dict[str, Any]]) -> None:
+    theirs = {"torch", "numpy", "transformers", "comfy", "comfy_execution"}
+    for file in (ran[0] / "nodes").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.append(node.module or "")
+            tops = {name.partition(".")[0] for name in names}
+            assert tops <= theirs | sys.stdlib_module_names, f"{file.name} imports {tops}"
 
 
 @pytest.fixture(scope="module")
