@@ -33,7 +33,7 @@ test-generators: setup   ## the contract on a tiny pipeline of every generator c
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
 
 test-exports: setup   ## detectors as ONNX and torch.export: every kind of network, both resizings, half precision
-	$(BIN)/python -m pytest -m exports tests/dataengine/diagnosis/test_exports.py
+	$(BIN)/python -m pytest -m exports tests/dataengine
 
 test-treating: setup   ## `clinic treat` and `clinic dreambooth` from the command to the LoRA, on real models
 	$(BIN)/python -m pytest -m treating tests/pipelines/cli

@@ -29,7 +29,7 @@ ExportFormat = Literal["transformers", "onnx", "torch"]
 FORMATS: tuple[str, ...] = get_args(ExportFormat)
 ONNX_FILE, TORCH_FILE = "detector.onnx", "detector.pt2"
 FACTS = "artifact_detector"
-"""Key under which the facts of the detector stand in `config.json`, and in the metadata of the other files."""
+"""Key under which the facts of the detector stand in `config.json`."""
 LABELS = {0: "clean", 1: "artifact"}
 INPUT, OUTPUT = "images", "confidence"
 AXES = ("batch", "height", "width")
@@ -89,8 +89,8 @@ def require_exportable(detector: Any, format: str) -> None:
         )
     if format == "transformers" and config.architecture != "segformer":
         raise ConfigRefused(
-            f"{config.name} is a {config.architecture!r} of segmentation-models-pytorch, and transformers has "
-            "no such network, only “segformer”; export it with --format onnx or --format torch"
+            f"{config.name} is a {config.architecture!r} of segmentation-models-pytorch, and transformers "
+            "has no such network, only “segformer”; export it with --format onnx or --format torch"
         )
 
 
@@ -115,8 +115,8 @@ def export_detector(
     limit = CLOSE_IN_HALF if half else CLOSE[format]
     if not found <= limit:
         raise ModelRefused(
-            f"{detector.name} as {format} differs by {found:.2g} from its own maps, more than {limit:g}, so it "
-            "is not handed out; "
+            f"{detector.name} as {format} differs by {found:.2g} from its own maps, more than {limit:g}, so "
+            "it is not handed out; "
             + ("export it without --half" if half else "choose another format, and report this")
         )
     return found

@@ -60,8 +60,8 @@ class StepWatcher:
         latents = kwargs[LATENTS]
         if latents[0].numel() != self.layout.order.numel():
             raise ConfigRefused(
-                f"the pipeline's latents are {tuple(latents.shape[1:])} and not {self.layout.shape}; give the "
-                "callback the height and width of the images that are drawn"
+                f"the pipeline's latents are {tuple(latents.shape[1:])} and not {self.layout.shape}; give "
+                "the callback the height and width of the images that are drawn"
             )
         after = self.layout.outside(latents.float())
         if step == 0:
@@ -101,12 +101,13 @@ class DetectorGuidance(StepWatcher):
         height: int | None = None,
         width: int | None = None,
     ) -> None:
-        """See `StepWatcher`. Raises `ConfigRefused` for kind "reward", which needs the denoiser's gradient."""
+        """See `StepWatcher`. Raises `ConfigRefused` for kind "reward", which differentiates the
+        denoiser."""
         self.config = config or GuidanceConfig()
         if self.config.kind != "clean":
             raise ConfigRefused(
-                "a callback sees no gradient of the denoiser; use guidance of kind “clean”, or the generator's "
-                "own guided sampling"
+                "a callback sees no gradient of the denoiser; use guidance of kind “clean”, or the "
+                "generator's own guided sampling"
             )
         super().__init__(pipeline, detector, height, width)
 

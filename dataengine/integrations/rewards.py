@@ -22,8 +22,8 @@ class ArtifactReward:
     def __init__(
         self, detector: Detector, score: Literal["mean", "highest"] = "mean", batch: int = 16
     ) -> None:
-        """`score`: 1 − the mean confidence over the image's pixels, or 1 − the highest one. `batch` images are
-        predicted at once."""
+        """`score`: 1 − the mean confidence over the image's pixels, or 1 − the highest one. `batch` images
+        are predicted at once."""
         self._detector = detector
         self._score = score
         self._batch = batch
@@ -68,7 +68,7 @@ def _as_tensor(image: Any) -> Tensor:
     tensor = tensor.float() / 255 if tensor.dtype == torch.uint8 else tensor.float()
     if not (tensor.min() >= -1e-3 and tensor.max() <= 1 + 1e-3):
         raise ImageRefused(
-            f"expected values in [0, 1], got {float(tensor.min()):.3g} to {float(tensor.max()):.3g}; images in "
-            "[−1, 1] need (image + 1) / 2, those in 0…255 dtype uint8"
+            f"expected values in [0, 1], got {float(tensor.min()):.3g} to {float(tensor.max()):.3g}; images "
+            "in [−1, 1] need (image + 1) / 2, those in 0…255 dtype uint8"
         )
     return tensor.clamp(0, 1)

@@ -20,14 +20,14 @@ def export_arguments(parser: argparse.ArgumentParser) -> None:
         "--export",
         nargs=2,
         metavar=("ID", "DIR"),
-        help="write a detector (id, name, file, folder or “clinic”) to a new folder that opens without Artifact "
-        "Clinic, with a model card",
+        help="write a detector (id, name, file, folder or “clinic”) to a new folder that opens without "
+        "Artifact Clinic, with a model card",
     )
     parser.add_argument(
         "--format",
         choices=FORMATS,
-        help="layout of --export: transformers (only detectors with architecture segformer), onnx (any size and "
-        "batch; needs the extra “onnx”), torch (a .pt2 of torch.export); default: transformers",
+        help="layout of --export: transformers (only detectors with architecture segformer), onnx (any size "
+        "and batch; needs the extra “onnx”), torch (a .pt2 of torch.export); default: transformers",
     )
     parser.add_argument("--half", action="store_true", help="--export stores weights in float16")
     parser.add_argument(
@@ -66,8 +66,9 @@ def export_detector(call: Call) -> Any:
 
 def workspace_of(call: Call, named: str) -> "Workspace | None":
     """The workspace that knows the detector: the one of `--workspace`, else `./workspace` unless a file,
-    folder or the shipped one is named."""
-    if call.named_workspace is None and (named == "clinic" or Path(named).expanduser().exists()):
+    folder or a detector without one is named."""
+    outside = named in ("clinic", "diffdoctor") or Path(named).expanduser().exists()
+    if call.named_workspace is None and outside:
         return None
     return call.workspace
 

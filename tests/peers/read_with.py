@@ -2,7 +2,8 @@
 
     python read_with.py PEER FOLDER OUT.npz CLASS…
 
-It runs in `build/peers-venv`, for ultralytics beside our libraries, and imports nothing of ours; classes are numbered from 1 in the given order.
+It runs in `build/peers-venv`, for ultralytics beside our libraries, and imports nothing of ours; classes are
+numbered from 1 in the given order.
 """
 
 import os

@@ -92,7 +92,8 @@ class Guide:
 
     def move(self, family: GeneratorFamily, result: Step, progress: float) -> Tensor:
         """Next latents − λ·g/‖g‖, g the gradient of the mean squared confidence through VAE and detector
-        alone; `progress` goes from 0 at the first guided step to 1 at the last (DIAMOND, arXiv 2602.00883)."""
+        alone; `progress` goes from 0 at the first guided step to 1 at the last (DIAMOND, arXiv
+        2602.00883)."""
         with torch.enable_grad():
             clean = result.clean.detach().requires_grad_()
             gradient = self._gradient(family, clean, clean)

@@ -201,8 +201,8 @@ def _point_note(facts: DetectorFacts) -> str:
     if facts.temperature == 1:
         return "Confidences are not calibrated."
     return (
-        f"The exported confidences are calibrated by the temperature {facts.temperature:.4g}, so in them these "
-        f"thresholds are {facts.flagged:.4g} for images and {facts.component:.4g} for components."
+        f"The exported confidences are calibrated by the temperature {facts.temperature:.4g}, so in them "
+        f"these thresholds are {facts.flagged:.4g} for images and {facts.component:.4g} for components."
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dataengine.errors import ConfigRefused
-from dataengine.records import CLINIC, DetectorVersion, component_threshold_of, threshold_of
+from dataengine.records import CLINIC, DetectorVersion, Snapshot, component_threshold_of, threshold_of
 from pipelines.detectors import score_dynamics, yes_no_question
 from pipelines.services.standalone.detector_card import DetectorFacts, detector_card
 from pipelines.services.standalone.models import detector_files, known_detector
@@ -42,8 +42,8 @@ def export_detector(
     calibrated: bool = False,
     push_to: str = "",
 ) -> DetectorExport:
-    """Write the detector of that id or name of a workspace, or without one that file or folder or `clinic`, to
-    a new folder that opens without our code; `push_to` (OWNER/NAME) uploads it, private at first.
+    """Write the detector of that id or name in the workspace, or that file or folder or `clinic`, to a new
+    folder that opens without our code; `push_to` (OWNER/NAME) uploads it, private at first.
 
     `half` stores float16. `calibrated` divides the logits by the temperature that `--calibrate` fitted.
     Raises `NotFound`, and `ConfigRefused` for what the format cannot hold, `InputRefused` for a folder that
@@ -76,13 +76,14 @@ def _opened(
 ) -> "tuple[DetectorFacts, NetworkDetector]":
     from dataengine.diagnosis.detector import load_detector
 
-    snapshot, classes = None, ()
-    if workspace is None:
+    snapshot: Snapshot | None = None
+    classes: tuple[str, ...] = ()
+    version = known_detector(workspace, named) if workspace else None
+    if workspace is None or version is None:
         files = detector_files(named, scratch)
         detector = load_detector(files)
         version = _version_of_files(detector, files)
     else:
-        version = known_detector(workspace, named)
         if yes_no_question.is_question(version) or score_dynamics.is_score_dynamics(version):
             raise ConfigRefused(
                 f"{version.name} has no weights of its own that could be exported; export a trained detector"

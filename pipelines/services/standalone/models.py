@@ -28,24 +28,19 @@ def find_detector(workspace: Workspace, named: str, licence: str = "") -> Detect
     """
     from pipelines.detectors.register import register_detector
 
-    if known := _detectors_named(workspace, named):
-        return _only(known, named)
+    if known := known_detector(workspace, named):
+        return known
     files = detector_files(named, workspace.path / "models")
     return register_detector(workspace, files, display_name(named), licence=licence)
 
 
-def known_detector(workspace: Workspace, named: str) -> DetectorVersion:
-    """The registered detector of that id or name. Raises `NotFound`, and `ConfigRefused` for a name that
+def known_detector(workspace: Workspace, named: str) -> DetectorVersion | None:
+    """The registered detector of that id or name; None without one. Raises `ConfigRefused` for a name that
     several have."""
-    if known := _detectors_named(workspace, named):
-        return _only(known, named)
-    raise NotFound(f"there is no detector {named!r} in this workspace; `clinic detectors` lists them")
-
-
-def _detectors_named(workspace: Workspace, named: str) -> list[DetectorVersion]:
     with workspace.catalog(read_only=True) as catalog:
-        versions = catalog.detectors.list()
-    return [one for one in versions if one.removed is None and named in (one.id, one.name)]
+        versions = [one for one in catalog.detectors.list() if one.removed is None]
+    known = [one for one in versions if named in (one.id, one.name)]
+    return _only(known, named) if known else None
 
 
 def detector_files(named: str, cache: Path) -> Path:

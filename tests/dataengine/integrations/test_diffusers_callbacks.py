@@ -27,6 +27,12 @@ class Bright(nn.Module):
 class Recorder(StepWatcher):
     """Keeps every x̂0 that the callback solves for."""
 
+    def __call__(self, pipeline: Any, step: int, timestep: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+        before = kwargs["latents"].clone()
+        after = super().__call__(pipeline, step, timestep, kwargs)
+        assert torch.equal(after["latents"], before), "rearranged there and back"
+        return after
+
     def begin(self) -> None:
         self.found: list[Tensor] = []
 
@@ -96,9 +102,8 @@ def test_clean_latents_are_those_that_the_scheduler_works_with(
         assert torch.allclose(found, recorder.layout.outside(clean.float()), atol=2e-3)
 
 
-@pytest.mark.parametrize("name", ["packed flow", "euler"])
-def test_a_callback_that_changes_nothing_changes_nothing(name: str) -> None:
-    pipeline = PIPELINES[name]()
+def test_a_callback_that_changes_nothing_changes_nothing() -> None:
+    pipeline = PIPELINES["euler"]()
     before = drawn(pipeline)
     assert np.array_equal(drawn(pipeline, Recorder(pipeline, Bright())), before)
     assert np.array_equal(drawn(pipeline), before), "the pipeline is as it was"

@@ -106,10 +106,10 @@ def test_calibrated_logits_move_the_operating_point_with_them(workspace: Workspa
 
 def test_what_cannot_be_exported_leaves_no_folder(workspace: Workspace, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(NotFound, match="no detector 'trained' in this workspace"):
+    with pytest.raises(NotFound, match="there is no detector 'trained'"):
         export_detector("trained", out, "transformers", workspace=workspace)
     shipped = find_detector(workspace, "clinic")
-    with pytest.raises(ConfigRefused, match="never calibrated.*--calibrate"):
+    with pytest.raises(ConfigRefused, match=r"never calibrated.*--calibrate"):
         export_detector(shipped.id, out, "transformers", workspace=workspace, calibrated=True)
     with pytest.raises(ConfigRefused, match="no export format"):
         export_detector("clinic", out, "tflite")
@@ -165,9 +165,13 @@ def test_the_command_takes_a_folder_without_a_workspace(
     assert not (tmp_path / "workspace").exists()
     assert app.main(["detectors", "--export", "nothing", "other"]) == 1
     assert "workspace" in capsys.readouterr().err
+    assert app.main(["detectors", "--export", "diffdoctor", "other"]) == 1
+    assert "download its checkpoint" in capsys.readouterr().err and not (tmp_path / "other").exists()
     console = Console(tmp_path / "w", capsys)
     with_workspace = create_workspace(console.path)
     with_workspace.close()
+    found = console.json("detectors", "--export", "clinic", str(tmp_path / "shipped"))
+    assert found["licence"] == "Apache-2.0"
     status, _, error = console("detectors", "--half")
     assert status == 1 and "belong to --export" in error
 
