@@ -214,11 +214,12 @@ def whole_loop(kind: str, place: Path) -> str:
         "generate.sampling": sampling,
         "generate.correction": {},
         "treat.tuning.sampling": sampling,
-        # Of random weights, so that one update of four lowers the confidence and is kept.
-        "treat.tuning.updates": 4,
-        "treat.tuning.grad_steps": 4,
+        # What random weights need for an update that lowers the confidence and is kept.
+        "treat.tuning.updates": 6,
+        "treat.tuning.batch": 8,
         "treat.tuning.learning_rate": 0.002,
         "treat.tuning.offline.gamma": 1e-6,
+        "treat.tuning.guard.attributes": [-1, 1],
     }
     changes = [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
     reason = clinic(place, "round", "--recipe", "cpu-smoke", "--local", *changes)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image as Picture
 
+from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.quality.config import GuardConfig
 from dataengine.records import GeneratorVersion
 from dataengine.records.images import JUDGE
@@ -28,6 +29,7 @@ from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.detectors import score_dynamics
 from pipelines.detectors.predict import predict
 from pipelines.generators.draw import generate_batch, lora_folder, make_task, open_generator
+from pipelines.generators.guided_sampling import open_steering
 from pipelines.generators.register import register_generator, register_strength
 from pipelines.jobs.compare_generators import compare_job
 from pipelines.jobs.repair_files import repair_files
@@ -111,23 +113,17 @@ def treatment(base: GeneratorVersion) -> dict[str, Any]:
 
 
 def drawn(bench: Bench, version: GeneratorVersion, **steering: Any) -> np.ndarray:
-    """Two images of a version by `generate_batch`, uint8 NHWC, as signed numbers."""
-    config = GenerateConfig(sampling=SAMPLING, **steering)
-    tasks = [make_task(prompt, seed, 0.0) for seed, prompt in enumerate(PROMPTS[:2])]
+    """Two images of a version as rounds draw them, uint8 NHWC, as signed numbers."""
     family = open_generator(bench.context, version)
-    purpose = f"test {len(steering)} {version.id} {sorted(steering)}"
-    generate_batch(bench.context, family, version, tasks, config, purpose)
-    with bench.context.workspace.catalog(read_only=True) as catalog:
-        images = catalog.images.find(generator_id=version.id, purpose=purpose)
-    blobs = bench.context.workspace.blobs
-    by_seed = sorted(images, key=lambda image: image.seed)
-    return np.stack([decoded(blobs.get(image.sha256)) for image in by_seed])
+    config = GenerateConfig(sampling=SAMPLING, **steering)
+    opened = open_steering(bench.context, config.model_dump(mode="json"), family)
+    return generated(bench, family, opened.steppers(PROMPTS[:2], [0, 1]))
 
 
-def decoded(data: bytes) -> np.ndarray:
-    import io
-
-    return np.array(Picture.open(io.BytesIO(data)).convert("RGB")).astype(int)
+def generated(bench: Bench, family: Any, steppers: Any = None) -> np.ndarray:
+    given = {} if steppers is None else {"steppers": steppers}
+    pixels: np.ndarray = bench.context.models.generate(family, list(PROMPTS[:2]), [0, 1], SAMPLING, **given)
+    return pixels.astype(int)
 
 
 def treats(bench: Bench, place: Path) -> None:
@@ -158,15 +154,16 @@ def guides(bench: Bench, place: Path) -> None:
 
 
 def predicts_dynamics(bench: Bench, place: Path) -> None:
-    drawn(bench, bench.base)
-    with bench.context.workspace.catalog(read_only=True) as catalog:
-        images = [
-            each for each in catalog.images.find(generator_id=bench.base.id) if each.settings["steps"] == 6
-        ][:2]
-    from dataengine.diagnosis.config import DynamicsConfig
-
-    version = score_dynamics.get_or_register_detector(bench.context.workspace, DynamicsConfig())
-    assert len(predict(bench.context, version.id, images, 2)) == 2
+    """Of images that were drawn, corrected and stored."""
+    family = open_generator(bench.context, bench.base)
+    tasks = [make_task(prompt, 7, 0.0) for prompt in PROMPTS[:2]]
+    config = GenerateConfig(sampling=SAMPLING, correction=CorrectionConfig())
+    generate_batch(bench.context, family, bench.base, tasks, config, "survey")
+    workspace = bench.context.workspace
+    with workspace.catalog(read_only=True) as catalog:
+        images = catalog.images.find(generator_id=bench.base.id, purpose="survey")
+    version = score_dynamics.get_or_register_detector(workspace, DynamicsConfig())
+    assert len(predict(bench.context, version.id, images, 2)) == len(images) == 2
 
 
 def inpaints(bench: Bench, place: Path) -> None:
@@ -221,11 +218,6 @@ def takes_several_loras(bench: Bench, place: Path) -> None:
     images.append(generated(bench, whole))
     assert all(np.abs(images[0] - each).max() <= 2 for each in images[1:])
     assert np.abs(images[0] - drawn(bench, bench.base)).max() > 2
-
-
-def generated(bench: Bench, family: Any) -> np.ndarray:
-    pixels: np.ndarray = bench.context.models.generate(family, list(PROMPTS[:2]), [0, 1], SAMPLING)
-    return pixels.astype(int)
 
 
 def is_loaded_as_its_card_says(bench: Bench, place: Path) -> None:
