@@ -1,4 +1,4 @@
-"""`make bench-memory`: does preflight foretell the peak memory of a whole treatment?
+"""`make bench-memory-truth`: does preflight foretell the peak memory of a whole treatment?
 
 One child process for every class that has a row treats its tiny pipeline on the CPU at a size at which images
 and not the interpreter decide: it encodes, updates, measures with the guard, frees the tuned pipeline, opens a
@@ -24,7 +24,7 @@ from dataengine.quality.config import GuardConfig
 from dataengine.quality.guard import Guard
 from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.sampling.sampler import draw, encode
+from dataengine.treatment.sampling.sampler import as_tensor, draw, encode
 from dataengine.treatment.tuning.moments import VERIFIED, estimate_moments
 from dataengine.treatment.tuning.trainer import treat
 from tests.bench.harness import Figure, figure, quick, write
@@ -77,7 +77,7 @@ def treatment(folder: Path, config: TreatmentConfig, work: Path) -> None:
 
 def drawn(family: Any, prompts: list[str], config: TreatmentConfig) -> torch.Tensor:
     images = draw(family, encode(family, prompts), list(range(len(prompts))), config.sampling)
-    return torch.as_tensor(images)
+    return as_tensor(images)
 
 
 def resident(name: str) -> int:
@@ -94,7 +94,12 @@ def measure(kind: str, found: Any) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = save_tiny(kind, Path(place) / "pipeline")
         foretold, _ = estimate_moments(
-            config, folder, ToyDetector(), judging=config.sampling.batch, on_cpu=True
+            config,
+            folder,
+            ToyDetector(),
+            judging=config.sampling.batch,
+            on_cpu=True,
+            prompt=max(PROMPTS, key=len),
         ).peaks(on_cpu=True)
         treatment(folder, settings(side, 1), Path(place) / "warm")
         gc.collect()
@@ -112,8 +117,10 @@ def ratios(kinds: list[str]) -> Iterator[Figure]:
         found = context.Queue()
         child = context.Process(target=measure, args=(kind, found))
         child.start()
-        foretold, moment, measured = found.get(timeout=3600)
         child.join()
+        if child.exitcode:
+            raise RuntimeError(f"the treatment of a {kind} ended with status {child.exitcode}")
+        foretold, moment, measured = found.get()
         values[kind] = foretold / measured
         note = f"{foretold / MEGABYTE:.0f} MB in {moment}, measured {measured / MEGABYTE:.0f} MB"
         print(kind, round(values[kind], 3), note, flush=True)

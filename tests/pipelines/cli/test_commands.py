@@ -317,7 +317,12 @@ def test_a_class_is_estimated_from_its_settings(
     from dataengine.treatment.tuning import needs
 
     found = needs.Need(
-        side=512, precision="bf16", drawing=10**9, diagnosing=2 * 10**9, treating=3 * 10**9, moment="an update"
+        side=512,
+        precision="bf16",
+        drawing=10**9,
+        diagnosing=2 * 10**9,
+        treating=3 * 10**9,
+        moment="an update",
     )
     monkeypatch.setattr(needs, "predict_needs", lambda *given: [found])
     line = "512² bf16: 1.0 GB to draw, 2.0 GB to diagnose, 3.0 GB to treat (most in an update)"
