@@ -1,11 +1,11 @@
 """`make bench-memory-truth`: does preflight foretell the peak memory of a whole treatment?
 
-One child process for every class that has a row treats its tiny pipeline on the CPU at a size at which images
-and not the interpreter decide: it encodes, updates, measures with the guard, frees the tuned pipeline, opens a
-fresh one with the saved LoRA, draws to verify and to judge, and predicts maps. Measured is the peak of its
-resident memory (VmHWM, set back before) above what it held before, after one small treatment that has imported
-everything; glibc returns freed memory at once (MALLOC_* below). Preflight is `estimate_moments` on the same
-folder, before. `ONLY=CLASS` measures one; QUICK two.
+One child process for every class that has a row treats its tiny pipeline on the CPU at a size at which
+images and not the interpreter decide: it encodes, updates, measures with the guard, frees the tuned pipeline,
+opens a fresh one with the saved LoRA, draws to verify and to judge, and predicts maps. Measured is the peak
+of its resident memory (VmHWM, set back before) above what it held before, after one small treatment that has
+imported everything; glibc returns freed memory at once (`RETURNED`). Preflight is `estimate_moments` on the
+same folder, before. `ONLY=CLASS` measures one; QUICK two.
 """
 
 import ctypes
