@@ -40,7 +40,7 @@ RETURNED = {
 SIDES = {"AuraFlowPipeline": 64}
 """Where the tiny model's table of positions ends before `SIDE`."""
 SIDE = 128
-PIXELS = 6 * SIDE * SIDE
+PIXELS = 12 * SIDE * SIDE
 """Of one batch."""
 MEGABYTE = 1e6
 
