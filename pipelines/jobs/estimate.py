@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 GIGABYTE = 1e9
 
 
+WRITTEN = "a photograph of two people who hold up a sign in front of a shop window, in the evening light"
+"""As long as the prompts that are written for categories."""
 MARGIN = 1.1
 """Safety factor on estimates, which do not include allocator fragmentation and driver memory."""
 
@@ -112,6 +114,7 @@ def estimate_treatment(context: Context, plan: TreatmentRun) -> "RunEstimate":
         antialiased(detector.to("cpu")),
         *precision_and_bits(context, plan),
         on_cpu=context.models.device == "cpu",
+        prompt=max(plan.prompts.texts, key=len, default=WRITTEN),
     )
 
 

@@ -26,8 +26,8 @@ GRACE_SECONDS = 0.7
 """Time between SIGTERM and SIGKILL to the group."""
 POLL_SECONDS = 0.1
 OUT_OF_HOST_MEMORY = (
-    " (often since this machine's memory ran out; a smaller batch or image, gradient checkpointing, a smaller "
-    "detector or a generator in bfloat16 needs less)"
+    " (often since this machine's memory ran out; a smaller batch or image, gradient checkpointing, a "
+    "smaller detector or a generator in bfloat16 needs less)"
 )
 """What SIGKILL often means: the system kills the largest process, which can say nothing any more."""
 

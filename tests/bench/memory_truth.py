@@ -1,11 +1,11 @@
-"""`make bench-memory`: does preflight foretell the peak memory of a whole treatment?
+"""`make bench-memory-truth`: does preflight foretell the peak memory of a whole treatment?
 
-One child process for every class that has a row treats its tiny pipeline on the CPU at a size at which images
-and not the interpreter decide: it encodes, updates, measures with the guard, frees the tuned pipeline, opens a
-fresh one with the saved LoRA, draws to verify and to judge, and predicts maps. Measured is the peak of its
-resident memory (VmHWM, set back before) above what it held before, after one small treatment that has imported
-everything; glibc returns freed memory at once (MALLOC_* below). Preflight is `estimate_moments` on the same
-folder, before. `ONLY=CLASS` measures one; QUICK two.
+One child process for every class that has a row treats its tiny pipeline on the CPU at a size at which
+images and not the interpreter decide: it encodes, updates, measures with the guard, frees the tuned pipeline,
+opens a fresh one with the saved LoRA, draws to verify and to judge, and predicts maps. Measured is the peak
+of its resident memory (VmHWM, set back before) above what it held before, after one small treatment that has
+imported everything; glibc returns freed memory at once (`RETURNED`). Preflight is `estimate_moments` on the
+same folder, before. `ONLY=CLASS` measures one; QUICK two.
 """
 
 import ctypes
@@ -24,7 +24,7 @@ from dataengine.quality.config import GuardConfig
 from dataengine.quality.guard import Guard
 from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.sampling.sampler import draw, encode
+from dataengine.treatment.sampling.sampler import as_tensor, draw, encode
 from dataengine.treatment.tuning.moments import VERIFIED, estimate_moments
 from dataengine.treatment.tuning.trainer import treat
 from tests.bench.harness import Figure, figure, quick, write
@@ -40,7 +40,7 @@ RETURNED = {
 SIDES = {"AuraFlowPipeline": 64}
 """Where the tiny model's table of positions ends before `SIDE`."""
 SIDE = 128
-PIXELS = 6 * SIDE * SIDE
+PIXELS = 12 * SIDE * SIDE
 """Of one batch."""
 MEGABYTE = 1e6
 
@@ -77,7 +77,7 @@ def treatment(folder: Path, config: TreatmentConfig, work: Path) -> None:
 
 def drawn(family: Any, prompts: list[str], config: TreatmentConfig) -> torch.Tensor:
     images = draw(family, encode(family, prompts), list(range(len(prompts))), config.sampling)
-    return torch.as_tensor(images)
+    return as_tensor(images)
 
 
 def resident(name: str) -> int:
@@ -94,7 +94,12 @@ def measure(kind: str, found: Any) -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = save_tiny(kind, Path(place) / "pipeline")
         foretold, _ = estimate_moments(
-            config, folder, ToyDetector(), judging=config.sampling.batch, on_cpu=True
+            config,
+            folder,
+            ToyDetector(),
+            judging=config.sampling.batch,
+            on_cpu=True,
+            prompt=max(PROMPTS, key=len),
         ).peaks(on_cpu=True)
         treatment(folder, settings(side, 1), Path(place) / "warm")
         gc.collect()
@@ -112,8 +117,10 @@ def ratios(kinds: list[str]) -> Iterator[Figure]:
         found = context.Queue()
         child = context.Process(target=measure, args=(kind, found))
         child.start()
-        foretold, moment, measured = found.get(timeout=3600)
         child.join()
+        if child.exitcode:
+            raise RuntimeError(f"the treatment of a {kind} ended with status {child.exitcode}")
+        foretold, moment, measured = found.get()
         values[kind] = foretold / measured
         note = f"{foretold / MEGABYTE:.0f} MB in {moment}, measured {measured / MEGABYTE:.0f} MB"
         print(kind, round(values[kind], 3), note, flush=True)

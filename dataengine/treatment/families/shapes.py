@@ -7,7 +7,7 @@ are replaced by their outputs' shapes. Must be used within `estimate.fake_tensor
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -29,8 +29,9 @@ Asked = tuple[tuple[Any, ...], dict[str, Any]]
 class ShapesFamily(StockFamily):
     """A `StockFamily` whose networks have shapes only."""
 
-    def __init__(self, pipeline: Any) -> None:
-        """`pipeline` is one whose networks are fake."""
+    def __init__(self, pipeline: Any, prompt: str = "") -> None:
+        """`pipeline` is one whose networks are fake; every image is of `prompt`, whose length counts."""
+        self._prompt = prompt
         denoiser = getattr(pipeline, "transformer", None) or pipeline.unet
         for module in denoiser.modules():
             if hasattr(module, "experts") and hasattr(module, "num_activated_experts"):
@@ -62,6 +63,10 @@ class ShapesFamily(StockFamily):
         """See `StockFamily`."""
         with _disable_current_modes():
             return super().blank_conditioning(count)
+
+    @cached_property
+    def _blank(self) -> Conditioning:
+        return self.encode_prompts([self._prompt])
 
     def initial_latents(self, seeds: Any, size: tuple[int, int]) -> Tensor:
         """Latents of the right shape."""

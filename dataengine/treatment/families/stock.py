@@ -225,8 +225,8 @@ class StockFamily:
         return getattr(found, "tokenizer", found)
 
     def _most_tokens(self, usual: int | None) -> int | None:
-        """How many tokens of a prompt are read, and most pipelines pad to: those of its call's default, unless
-        the tokenizer states fewer."""
+        """How many tokens of a prompt are read, to which most pipelines pad: its call's default, unless the
+        tokenizer states fewer."""
         if usual is None or self._tokenizer is None:
             return usual
         return min(usual, self._tokenizer.model_max_length)

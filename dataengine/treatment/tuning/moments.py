@@ -105,14 +105,15 @@ def estimate_moments(
     bits: int | None = None,
     judging: int = 32,
     on_cpu: bool = False,
+    prompt: str = "",
 ) -> RunEstimate:
     """The needs of a treatment with that detector, judged with `judging` images at once. On the CPU networks
-    are not loaded twice.
+    are not loaded twice. `prompt` is the longest, for classes whose memory depends on that.
 
     Raises `ModelRefused` for a folder that would not be loaded.
     """
     with fake_tensors():
-        family = family_without_weights(generator, dtype)
+        family = family_without_weights(generator, dtype, prompt)
         return moments_of(config, family, detector, bits, judging, on_cpu)
 
 

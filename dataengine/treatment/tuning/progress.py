@@ -5,7 +5,7 @@ position are the complete state. It is one safetensors file, replaced by a renam
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,34 @@ from torch import Tensor, nn
 
 from dataengine import durable
 from dataengine.errors import ConfigRefused
+from dataengine.records import digest
+from dataengine.treatment.config import TreatmentConfig
 
 FILE = "progress.safetensors"
 STEPS_BACK = 3
 """Reports of a backward pass, until the first update has counted them."""
+
+FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "checkpointing", "offload"}
+"""Settings that a resumed run may change, for example after a non-finite loss or running out of memory."""
+ALWAYS_COMPARED = {
+    "batch",
+    "accumulation",
+    "grad_steps",
+    "sampling",
+    "pixel",
+    "region",
+    "offline",
+    "lora",
+    "betas",
+    "weight_decay",
+    "seed",
+    "guard",
+}
+"""Settings that a resumed run must share with the original run. Fields that were or will be added to
+`TreatmentConfig` later are compared only if they differ from their default, so that older runs can be
+resumed."""
+ADDED = {"guard": "steps", "offline": "targets"}
+"""Fields of these that were added later."""
 
 Weights = Mapping[str, nn.Parameter]
 
@@ -88,6 +112,26 @@ def save(
         metadata={"progress": json.dumps(plain), "identity": identity},
     )
     durable.move(temporary, work / FILE)
+
+
+def identities(config: TreatmentConfig, prompts: Sequence[str], weights: Weights) -> tuple[str, str]:
+    """What identifies a run, and what else may: checkpointing was once compared, so it is named still."""
+    unused = {
+        name
+        for name, about in type(config).model_fields.items()
+        if name not in ALWAYS_COMPARED and getattr(config, name) == about.default
+    }
+    fixed = config.model_dump(exclude=FREE_TO_CHANGE | unused)
+    for name, added in ADDED.items():
+        section = getattr(config, name)
+        if section is not None and getattr(section, added) == type(section).model_fields[added].default:
+            del fixed[name][added]
+    shapes = [(name, tuple(weight.shape)) for name, weight in weights.items()]
+    without, with_it = (
+        digest("treatment", json.dumps(fixed | {"checkpointing": on}, sort_keys=True), list(prompts), shapes)
+        for on in (False, True)
+    )
+    return without, with_it
 
 
 def restore(

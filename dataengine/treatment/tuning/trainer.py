@@ -24,7 +24,7 @@ from dataengine import durable
 from dataengine.diagnosis.detector import Detector
 from dataengine.errors import ConfigRefused, NonFinite, NothingLearned, OutOfMemory, Paused, out_of_memory
 from dataengine.quality.guard import Baseline, Guard
-from dataengine.records import Report, digest, no_report, not_pausing
+from dataengine.records import Report, no_report, not_pausing
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.lora import weights_file
@@ -44,27 +44,6 @@ LORA = "lora"
 ENCODED = "encoded"
 """Folder of the encoded prompts and images, which is deleted at the end."""
 
-FREE_TO_CHANGE = {"updates", "learning_rate", "clip_norm", "checkpoint_every", "checkpointing", "offload"}
-"""Settings that a resumed run may change, for example after a non-finite loss or running out of memory."""
-ALWAYS_COMPARED = {
-    "batch",
-    "accumulation",
-    "grad_steps",
-    "sampling",
-    "pixel",
-    "region",
-    "offline",
-    "lora",
-    "betas",
-    "weight_decay",
-    "seed",
-    "guard",
-}
-"""Settings that a resumed run must share with the original run. Fields that were or will be added to
-`TreatmentConfig` later are compared only if they differ from their default, so that older runs can be
-resumed."""
-ADDED = {"guard": "steps", "offline": "targets"}
-"""Fields of these that were added later."""
 WITHOUT_OFFLINE = (
     "this generator is distilled to few steps, so the offline regularisation on images, which would undo "
     "that, is off"
@@ -194,27 +173,7 @@ class _Run:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
-        unused = {
-            name
-            for name, about in type(given).model_fields.items()
-            if name not in ALWAYS_COMPARED and getattr(given, name) == about.default
-        }
-        fixed = given.model_dump(exclude=FREE_TO_CHANGE | unused)
-        for name, added in ADDED.items():
-            about = getattr(given, name)
-            if about is not None and getattr(about, added) == type(about).model_fields[added].default:
-                del fixed[name][added]
-        shapes = [(name, tuple(weight.shape)) for name, weight in self.weights.items()]
-        # Checkpointing was once compared, so it is still named.
-        self.identity, self.with_checkpointing = (
-            digest(
-                "treatment",
-                json.dumps(fixed | {"checkpointing": on}, sort_keys=True),
-                list(prompts),
-                shapes,
-            )
-            for on in (False, True)
-        )
+        self.identity, self.earlier = progress_file.identities(given, prompts, self.weights)
         self.seconds: list[float] = []
         self.parts = Parts(expected=config.accumulation * (config.sampling.steps + STEPS_BACK))
         self.learns = False
@@ -250,9 +209,7 @@ class _Run:
 
         In a fresh run the generator as given is also the reference for the first checkpoint.
         """
-        restored = progress_file.restore(
-            self.weights, self.optimizer, self.identity, self.work, self.with_checkpointing
-        )
+        restored = progress_file.restore(self.weights, self.optimizer, self.identity, self.work, self.earlier)
         self.state = restored or self.state
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate

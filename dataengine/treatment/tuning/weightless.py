@@ -27,9 +27,10 @@ SETTINGS = {"scheduler": "scheduler_config.json"}
 
 
 def family_without_weights(
-    location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32
+    location: Path | GeneratorFamily, dtype: torch.dtype = torch.float32, prompt: str = ""
 ) -> GeneratorFamily:
-    """A generator without weights, from a pipeline folder or like a loaded one.
+    """A generator without weights, from a pipeline folder or like a loaded one; where the length of a prompt
+    counts, it is that of `prompt`.
 
     Raises `ModelRefused` for a folder that would not be loaded.
     """
@@ -37,7 +38,7 @@ def family_without_weights(
         facts, parts = _folder_parts(location, dtype)
     else:
         facts, parts = _live_parts(location)
-    return _family(facts, parts)
+    return _family(facts, parts, prompt)
 
 
 def family_of_configs(kind: str, folder: Path, dtype: torch.dtype) -> GeneratorFamily:
@@ -74,9 +75,9 @@ def family_of_configs(kind: str, folder: Path, dtype: torch.dtype) -> GeneratorF
     return _family(facts, parts)
 
 
-def _family(facts: FamilyFacts, parts: dict[str, Any]) -> GeneratorFamily:
+def _family(facts: FamilyFacts, parts: dict[str, Any], prompt: str = "") -> GeneratorFamily:
     if facts.implementation == IMPLEMENTATION:
-        return ShapesFamily(pipeline_of(facts.pipelines[0], parts))
+        return ShapesFamily(pipeline_of(facts.pipelines[0], parts), prompt)
     with unset_fake_temporarily():
         family: GeneratorFamily = facts.load()(SimpleNamespace(**parts))
     return family

@@ -334,6 +334,32 @@ def test_generators_and_detectors_are_taken_off_the_lists_and_put_back(
     assert status and "no generator 'nobody'" in error
 
 
+def test_a_class_is_estimated_from_its_settings(
+    console: Console, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status, _, error = console("generators", "--estimate", "FluxPipeline")
+    assert status and "give their folder with --config" in error
+    status, _, error = console("generators", "--estimate", "FluxPipeline", "--config", str(tmp_path / "no"))
+    assert status and "is no folder" in error
+    from dataengine.treatment.tuning import needs
+
+    found = needs.Need(
+        side=512,
+        precision="bf16",
+        drawing=10**9,
+        diagnosing=2 * 10**9,
+        treating=3 * 10**9,
+        moment="an update",
+    )
+    monkeypatch.setattr(needs, "predict_needs", lambda *given: [found])
+    line = "512² bf16: 1.0 GB to draw, 2.0 GB to diagnose, 3.0 GB to treat (most in an update)"
+    assert line in console("generators", "--estimate", "FluxPipeline", "--config", str(tmp_path))[1]
+    told = console.json("generators", "--estimate", "FluxPipeline", "--config", str(tmp_path))
+    assert told["class"] == "FluxPipeline" and told["needs"][0]["treating"] == 3 * 10**9
+    # No workspace was begun for it.
+    assert not (tmp_path / "workspace").exists()
+
+
 def test_users_from_the_command_line(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("correct horse battery\n"))
     users = console.json("users", "add", "ada", "--role", "admin", "--role", "rater")["users"]

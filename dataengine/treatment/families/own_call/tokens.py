@@ -1,4 +1,4 @@
-"""A tokenizer for pipelines without files: it reads nothing, and answers as many tokens as it is asked for."""
+"""A tokenizer for pipelines without files: it reads nothing, and answers as many tokens as are asked for."""
 
 from collections.abc import Sequence
 from typing import Any

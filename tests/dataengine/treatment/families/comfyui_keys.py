@@ -24,15 +24,17 @@ MAPPED: dict[str, str | None] = {
     "Flux2KleinPipeline": FLUX,
     "ChromaPipeline": FLUX,
     # Its model keeps the names of diffusers.
-    "QwenImagePipeline": rf"transformer\.transformer_blocks\.\d+\.({ATTENTION}|(img|txt)_mlp\.net\.(0\.proj|2))",
-    "HiDreamImagePipeline": r"transformer\.(double|single)_stream_blocks\.\d+\.block\.attn1\.to_(q|k|v|out)(_t)?",
+    "QwenImagePipeline": rf"transformer\.transformer_blocks\.\d+\.({ATTENTION}"
+    r"|(img|txt)_mlp\.net\.(0\.proj|2))",
+    "HiDreamImagePipeline": r"transformer\.(double|single)_stream_blocks\.\d+\.block\.attn1\."
+    r"to_(q|k|v|out)(_t)?",
     "ZImagePipeline": r"transformer\.(layers|context_refiner|noise_refiner)\.\d+\."
     r"(attention\.(to_[qkv]|to_out\.0)|feed_forward\.w[123])",
     "StableDiffusionPipeline": UNET,
     "StableDiffusionPipeline-2": UNET,
     "StableDiffusionXLPipeline": UNET,
-    "StableDiffusion3Pipeline": rf"transformer\.transformer_blocks\.\d+\.({ATTENTION}|attn2\.(to_[qkv]|to_out\.0)"
-    r"|ff(_context)?\.net\.(0\.proj|2))",
+    "StableDiffusion3Pipeline": rf"transformer\.transformer_blocks\.\d+\.({ATTENTION}"
+    r"|attn2\.(to_[qkv]|to_out\.0)|ff(_context)?\.net\.(0\.proj|2))",
     "PixArtSigmaPipeline": r"transformer\.transformer_blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)"
     r"|ff\.net\.(0\.proj|2))",
     "AuraFlowPipeline": rf"transformer\.(joint|single)_transformer_blocks\.\d+\.({ATTENTION}"
