@@ -203,22 +203,48 @@ def _import_reading(
     from pipelines.exchange.importer import Ingest, import_reading
 
     rows = list(reading.rows)
-    splits = draw_splits([row.name for row in rows], request.validation, request.plan.training.seed)
+    splits = draw_splits(_kinds(rows), request.validation, request.plan.training.seed)
     placed = replace(reading, rows=[_placed(row, splits[row.name]) for row in rows])
     ingest = Ingest(source=source, licence=request.licence, validation=request.validation)
     return import_reading(workspace, placed, ingest, report=report)
 
 
-def draw_splits(names: Sequence[str], share: float, seed: int) -> dict[str, Split]:
-    """A split for each image, by its name below its folder: `share` of the names, rounded up, is validation.
+def draw_splits(kinds: Mapping[str, int], share: float, seed: int) -> dict[str, Split]:
+    """A split for each image, by its name below its folder: `share` of each kind, rounded up, is validation.
 
     Images that differ in folder and suffix alone stay together. The draw depends on the seed and on each
     name, not on their order. The importer then keeps near-duplicates together, in validation if in doubt.
     """
-    stems = {name: PurePosixPath(name).stem.casefold() for name in names}
-    drawn = sorted(set(stems.values()), key=lambda stem: digest("split", seed, stem))
-    held_back = set(drawn[: math.ceil(share * len(drawn))]) if len(drawn) > 1 else set()
+    stems = {name: PurePosixPath(name).stem.casefold() for name in kinds}
+    strata: dict[str, int] = {}
+    for name, kind in kinds.items():
+        strata[stems[name]] = max(kind, strata.get(stems[name], kind))
+    held_back: set[str] = set()
+    for kind in set(strata.values()):
+        part = [stem for stem in strata if strata[stem] == kind]
+        drawn = sorted(part, key=lambda stem: digest("split", seed, stem))
+        held_back |= set(drawn[: math.ceil(share * len(drawn))]) if len(drawn) > 1 else set()
     return {name: "validation" if stem in held_back else "train" for name, stem in stems.items()}
+
+
+def _kinds(rows: "Sequence[Row]") -> dict[str, int]:
+    """2 for each image whose masks mark something, 1 for an empty mask, 0 where there is none to read."""
+    from dataengine.images import stored_size
+    from pipelines.runtime.prefetch import prefetch
+
+    def kind(row: "Row") -> int:
+        if row.answers is None:
+            return 0
+        try:
+            assert row.load
+            answers = list(row.answers(*stored_size(row.load()[0])))
+        except InputRefused:
+            return 0
+        if any(answer.label_map is not None for answer in answers):
+            return 2
+        return 0 if any(answer.refused for answer in answers) else 1
+
+    return {row.name: found for row, found in zip(rows, prefetch(rows, kind), strict=True)}
 
 
 def _placed(row: "Row", split: Split) -> "Row":

@@ -61,16 +61,14 @@ def request(folder: Path, steps: int = 3, **changed: Any) -> MaskTraining:
     plan = plan.model_copy(
         update={"start": changed.pop("start", "random"), "training": plan.training.model_copy(update=tiny)}
     )
-    return MaskTraining(
-        **{
-            "images": folder / "images",
-            "masks": folder / "masks",
-            "out": folder / "out",
-            "validation": 0.34,
-            "plan": plan,
-        }
-        | changed
-    )
+    given: dict[str, Any] = {
+        "images": folder / "images",
+        "masks": folder / "masks",
+        "out": folder / "out",
+        "validation": 0.34,
+        "plan": plan,
+    }
+    return MaskTraining(**given | changed)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +239,9 @@ def test_folders_that_do_not_fit_are_refused_before_anything_is_written(
 ) -> None:
     fill(tmp_path, 3)
     save(tmp_path / "real/x.png", picture(1)[0])
-    given = {key: tmp_path / value if isinstance(value, str) else value for key, value in change.items()}
+    given: dict[str, Any] = {
+        key: tmp_path / value if isinstance(value, str) else value for key, value in change.items()
+    }
     with pytest.raises(InputRefused, match=said):
         train_on_masks(request(tmp_path, **given), "cpu")
     assert not (tmp_path / "out").exists()
@@ -261,14 +261,24 @@ def test_masks_that_mark_nothing_and_unknown_starts_are_one_sentence(tmp_path: P
 @pytest.mark.parametrize("seed", range(4))
 def test_splits_are_drawn_by_seed_and_name(seed: int) -> None:
     names = [name for number in range(20) for name in (f"a/{number}.png", f"b/{number}.jpg")]
-    splits = draw_splits(names, 0.15, seed)
+    plain = dict.fromkeys(names, False)
+    splits = draw_splits(plain, 0.15, seed)
     held: set[Split] = set(splits.values())
     assert held == {"train", "validation"}
     assert sum(split == "validation" for split in splits.values()) == 2 * 3
     assert all(splits[f"a/{number}.png"] == splits[f"b/{number}.jpg"] for number in range(20))
-    assert draw_splits(names[::-1], 0.15, seed) == splits != draw_splits(names, 0.15, seed + 1)
-    assert draw_splits(["one.png"], 0.3, seed) == {"one.png": "train"}
-    assert sorted(draw_splits(["1", "2"], 0.1, seed).values()) == ["train", "validation"]
+    assert draw_splits(dict(reversed(plain.items())), 0.15, seed) == splits
+    assert splits != draw_splits(plain, 0.15, seed + 1)
+    assert draw_splits({"one.png": True}, 0.3, seed) == {"one.png": "train"}
+    assert sorted(draw_splits({"1": True, "2": True}, 0.1, seed).values()) == ["train", "validation"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_sides_are_held_back_however_few(seed: int) -> None:
+    flawed = {f"{number}.png": number < 3 for number in range(40)}
+    splits = draw_splits(flawed, 0.1, seed)
+    held = [name for name, split in splits.items() if split == "validation"]
+    assert [sum(flawed[name] is mark for name in held) for mark in (True, False)] == [1, 4]
 
 
 def test_the_command_reads_its_options(
