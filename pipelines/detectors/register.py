@@ -14,6 +14,7 @@ def register_detector(
 ) -> DetectorVersion:
     """Register a detector folder or file of weights, or put a retired one back on the lists. Raises
     `ModelRefused` for an unsupported format."""
+    from dataengine.clinic.config import FIRST_POINT
     from dataengine.clinic.parts import fingerprint, stamp_of
     from dataengine.diagnosis.detector import load_detector, save_detector
 
@@ -34,6 +35,7 @@ def register_detector(
         operating_point=read_point(path),
         licence=licence.strip() or detector.config.licence,
         domain=domain,
+        operating_point=FIRST_POINT if domain == CLINIC else None,
     )
     with workspace.catalog() as catalog:
         catalog.detectors.add(version)

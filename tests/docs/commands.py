@@ -73,11 +73,12 @@ SMALLER = {
         f"clinic repair pictures --generator tiny-flux --out mended {COARSE}"
     ),
     "clinic train pictures --masks masks --out my-detector": (
-        "clinic train pictures --masks masks --out my-detector --start clinic --set steps=1 --set batch=2"
+        "clinic train pictures --masks masks --out my-detector --start clinic "
+        "--set training.steps=1 --set training.batch=2"
     ),
     "clinic treat clinic-flux --detector clinic --prompts prompts.txt --out treated": (
-        "clinic treat clinic-flux --detector clinic --prompts prompts.txt --out treated --set updates=1 "
-        "--set batch=2 --set sampling.steps=2 --set guard.every=1 --set offline=null"
+        "clinic treat clinic-flux --detector clinic --prompts prompts.txt --out treated --set tuning.updates=1 "
+        "--set tuning.batch=2 --set tuning.sampling.steps=2 --set tuning.guard.every=1"
     ),
     "clinic round --recipe demo": "clinic round --recipe cpu-smoke --detach",
     "clinic erase --person NAME --trial": "clinic erase --person ada --trial",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dataengine.clinic.config import FIRST_POINT
 from dataengine.clinic.parts import materialise
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.records import CLINIC, DetectorVersion, Image, SnapshotItem
@@ -38,7 +39,8 @@ def test_the_note_names_how_many(domain: str, foreign: int, total: int, said: st
 def test_the_embedded_weights_are_known_again(tmp_path: Path) -> None:
     folder = materialise("first_doctor", tmp_path / "doctor")
     workspace = create_workspace(tmp_path / "w")
-    assert register_detector(workspace, folder).domain == CLINIC
+    version = register_detector(workspace, folder)
+    assert version.domain == CLINIC and version.operating_point == FIRST_POINT
     assert "★ first detector (clinic)" in "\n".join(format_table(leaderboard(workspace)))
     (folder / "weights.sha256").unlink()
     other = create_workspace(tmp_path / "other")
