@@ -86,6 +86,9 @@ def find_generator(workspace: Workspace, named: str, licence: str = "") -> Gener
         versions = [one for one in catalog.generators.list() if one.removed is None]
     if known := [one for one in versions if named in (one.id, one.name)]:
         return _only(known, named)
+    place = str(Path(named).expanduser().resolve())
+    if len(known := [one for one in versions if one.location == place and not one.lora]) == 1:
+        return known[0]
     if part := CLINIC_GENERATORS.get(named):
         from dataengine.clinic.parts import materialise
 

@@ -225,7 +225,7 @@ def is_loaded_as_its_card_says(bench: Bench, place: Path) -> None:
     with bench.context.workspace.catalog(read_only=True) as catalog:
         found, detector = catalog.treatments.get(bench.treatment), catalog.detectors.get("redness")
     card = model_card(found, {}, bench.base, bench.treated, detector)
-    family = open_generator(bench.context, bench.treated)
+    family: Any = open_generator(bench.context, bench.treated)
     assert found.result["reader"] == family.adapter.reader and f"`{family.adapter.reader}`" in card
     code = card.partition("```python\n")[2].partition("```")[0]
     lora = lora_folder(bench.context, bench.treated)
