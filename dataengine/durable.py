@@ -16,6 +16,12 @@ def move(source: Path, target: Path) -> None:
     sync_folder(target.parent)
 
 
+def replace(source: Path, target: Path) -> None:
+    """Rename a file atomically without waiting for the disk: for results that can be made again, and whose
+    hash is compared before they are taken as made."""
+    source.replace(target)
+
+
 def move_all(moves: Iterable[tuple[Path, Path]]) -> None:
     """`move` several files that belong together; each folder is synced once."""
     pairs = list(moves)

@@ -28,7 +28,7 @@ ORDER = {
     "single_file inspection",
     "pipelines": "config runtime generators detectors selections stages round recipes exchange reports "
     "repair jobs services worker cli demo",
-    "pipelines/exchange": "prompts metadata prompt_sets labels importer safe_files import_options shapes "
+    "pipelines/exchange": "prompts metadata labels importer safe_files prompt_sets import_options shapes "
     "outlines label_studio readers formats public_sets writers",
     "pipelines/services": "schemas queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "

@@ -4,21 +4,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import pydantic
-
-from dataengine import durable
 from dataengine.api.inputs import Images, Named, Pixels, named_images
-from dataengine.api.models import CLINIC_DETECTOR, DIFFDOCTOR, materialised
-from dataengine.bounds import LARGE_PIXELS, read_config
-from dataengine.clinic.config import FIRST_POINT
+from dataengine.api.models import CLINIC_DETECTOR, DIFFDOCTOR, materialised, point_of
+from dataengine.bounds import LARGE_PIXELS
 from dataengine.devices import default_device
 from dataengine.diagnosis.detector import NetworkDetector, artifact_maps, load_detector, save_detector
+from dataengine.diagnosis.point_files import write_point
 from dataengine.errors import ConfigRefused, ImageRefused, ModelRefused
 from dataengine.masks import Confidence
 from dataengine.records import OperatingPoint
-
-POINT_FILE = "operating_point.json"
-"""Beside `detector.json` and `model.safetensors`; a detector's folder may lack it."""
 
 
 class Detector:
@@ -52,7 +46,7 @@ class Detector:
         device = device or default_device()
         if str(location) == CLINIC_DETECTOR and not Path(location).exists():
             with materialised("first_doctor") as folder:
-                return cls(load_detector(folder, device), FIRST_POINT)
+                return cls(load_detector(folder, device), point_of(folder))
         if str(location) == DIFFDOCTOR and not Path(location).exists():
             raise ConfigRefused(
                 "the detector of DiffDoctor's authors is not shipped: download its checkpoint from the page "
@@ -64,7 +58,7 @@ class Detector:
                 f"there is no detector {str(location)!r}: expected {CLINIC_DETECTOR!r}, a detector's folder, "
                 "or a file of weights"
             )
-        return cls(load_detector(path, device), _read_point(path / POINT_FILE))
+        return cls(load_detector(path, device), point_of(path))
 
     @property
     def name(self) -> str:
@@ -95,7 +89,7 @@ class Detector:
         """
         folder = new_folder(folder)
         save_detector(self.network, folder)
-        durable.write_text(folder / POINT_FILE, _point_json(self.operating_point))
+        write_point(folder, self.operating_point)
         return folder
 
     def __repr__(self) -> str:
@@ -137,16 +131,3 @@ def new_folder(folder: str | Path) -> Path:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigRefused(f"{path} holds something already; nothing was overwritten. Name a new folder")
     return path
-
-
-def _point_json(point: OperatingPoint) -> str:
-    return pydantic.TypeAdapter(OperatingPoint).dump_json(point, indent=1).decode() + "\n"
-
-
-def _read_point(file: Path) -> OperatingPoint | None:
-    if not file.is_file():
-        return None
-    try:
-        return pydantic.TypeAdapter(OperatingPoint).validate_python(read_config(file))
-    except (OSError, ValueError) as error:
-        raise ModelRefused(f"{file} is no operating point; remove it to flag from 0.5") from error

@@ -5,8 +5,8 @@ Only configurations and weights are downloaded, once for each commit; nothing in
 
 from pathlib import Path
 
+from dataengine.diagnosis.point_files import POINT_FILE
 from dataengine.errors import ModelRefused, reason_of
-from pipelines.detectors.portable import POINT_FILE
 
 CONFIGURATIONS = ("detector.json", "config.json", "preprocessor_config.json", POINT_FILE)
 SAFETENSORS, PICKLED = ("*.safetensors",), ("*.bin", "*.pt", "*.pth")

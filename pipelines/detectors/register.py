@@ -3,9 +3,9 @@
 import tempfile
 from pathlib import Path
 
+from dataengine.api.models import point_of
 from dataengine.errors import InputRefused
 from dataengine.records import CLINIC, DetectorVersion, digest
-from pipelines.detectors.portable import read_point
 from storage.workspace import Workspace
 
 
@@ -14,7 +14,6 @@ def register_detector(
 ) -> DetectorVersion:
     """Register a detector folder or file of weights, or put a retired one back on the lists. Raises
     `ModelRefused` for an unsupported format."""
-    from dataengine.clinic.config import FIRST_POINT
     from dataengine.clinic.parts import fingerprint, stamp_of
     from dataengine.diagnosis.detector import load_detector, save_detector
 
@@ -32,10 +31,9 @@ def register_detector(
         metrics={"training": {"pretrained": pretrained}}
         if (pretrained := detector.config.pretrained)
         else {},
-        operating_point=read_point(path),
+        operating_point=point_of(path),
         licence=licence.strip() or detector.config.licence,
         domain=domain,
-        operating_point=FIRST_POINT if domain == CLINIC else None,
     )
     with workspace.catalog() as catalog:
         catalog.detectors.add(version)

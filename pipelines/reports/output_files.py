@@ -42,7 +42,7 @@ def write_file(path: Path, data: bytes, *, synced: bool = True) -> str:
     if synced:
         durable.move(draft, path)
     else:
-        draft.replace(path)
+        durable.replace(draft, path)
     return sha256(data).hexdigest()
 
 

@@ -14,7 +14,7 @@ from dataengine.treatment.config import OfflineConfig, SamplingConfig, Treatment
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import autocast, denoise, guidance_of, size_of
 from dataengine.treatment.tuning.batches import Batches
-from dataengine.treatment.tuning.encoded import Rows, encode_pixels, encode_rows
+from dataengine.treatment.tuning.encoded import Rows, draw_rows, encode_pixels, encode_rows
 from dataengine.treatment.tuning.objectives import offline_loss
 
 Regularisation = Callable[[int, torch.Generator], Tensor]
@@ -44,7 +44,8 @@ def on_images(
     latents = partial(encode_pixels, family, size_of(family, sampling), sampling.batch)
     clean = encode_rows(folder / "images", images, latents, tell)
     encoded = encode_rows(folder / "captions", list(captions), family.encode_prompts, tell)
-    return partial(_image_loss, family, clean, encoded, config.offline, sampling, config.batch)
+    choose = partial(draw_rows, len(clean), config.batch, config.paired)
+    return partial(_image_loss, family, clean, encoded, config.offline, sampling, choose)
 
 
 def _image_loss(
@@ -53,11 +54,11 @@ def _image_loss(
     captions: Rows,
     offline: OfflineConfig,
     sampling: SamplingConfig,
-    batch: int,
+    choose: Callable[[torch.Generator], Tensor],
     number: int,
     rng: torch.Generator,
 ) -> Tensor:
-    rows = torch.randint(len(clean), (batch,), generator=rng)
+    rows = choose(rng)
     latents = clean.rows(rows)["latents"].to(family.device)
     conditioning = captions.rows(rows).to(family.device)
     return offline_loss(family, latents, conditioning, offline, rng, sampling.precision)

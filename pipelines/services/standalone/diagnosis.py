@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dataengine.api.models import point_of
 from dataengine.errors import ConfigRefused
 from dataengine.records import CLINIC as CLINIC_DOMAIN
 from dataengine.records import (
@@ -100,7 +101,6 @@ def diagnose_files(
 @contextmanager
 def _opened(named: str, device: str | None, report: Report) -> "Iterator[tuple[Models, Any, UsedDetector]]":
     """The models on a device that no other process uses meanwhile, the opened detector, and its facts."""
-    from pipelines.detectors.portable import read_point
     from pipelines.runtime.devices import default_device, device_lock
     from pipelines.runtime.models import real_models
 
@@ -118,7 +118,7 @@ def _opened(named: str, device: str | None, report: Report) -> "Iterator[tuple[M
                 id="",
                 name=display_name(named) or opened.name,
                 checkpoint=_fingerprint(files),
-                operating_point=read_point(files),
+                operating_point=point_of(files),
                 domain=CLINIC_DOMAIN if named == CLINIC else "",
             )
             yield models, opened, _as_used(version)
