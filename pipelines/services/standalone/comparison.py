@@ -1,6 +1,5 @@
 """Compare two generators, or two folders of images, and write the results into an output folder."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,13 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dataengine.errors import ClinicError, ConfigRefused, InputRefused
+from dataengine.errors import ConfigRefused, InputRefused
 from dataengine.records import CLINIC as CLINIC_DOMAIN
 from dataengine.records import DetectorVersion, GeneratorVersion, Report, digest, no_report
 from pipelines.config import ComparisonRun, ComparisonSettings, MeasuresConfig
 from pipelines.services.images.work import run_here
 from pipelines.services.standalone.models import CLINIC_GENERATORS, find_detector, find_generator
-from pipelines.services.standalone.output import HIDDEN, begin_output, output_workspace
+from pipelines.services.standalone.output import begun_output, output_workspace
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -162,19 +161,11 @@ def begun(
     workspace: Path | None,
     find: Callable[[Workspace], Models],
 ) -> Iterator[tuple[Workspace, Models]]:
-    """The workspace of an output folder, and the models that `find` finds in it. A folder that was begun for
-    models that are refused can be begun again, for others."""
-    fresh, found = not (out / HIDDEN).exists(), False
-    begin_output(out, command, settings)
-    try:
-        with output_workspace(out, workspace) as opened:
-            models = find(opened)
-            found = True
-            yield opened, models
-    except ClinicError:
-        if fresh and not found:
-            shutil.rmtree(out / HIDDEN, ignore_errors=True)
-        raise
+    """The workspace of an output folder, and the models that `find` finds in it (`begun_output`)."""
+    with begun_output(out, command, settings), output_workspace(out, workspace) as opened:
+        models = find(opened)
+    with output_workspace(out, workspace) as opened:
+        yield opened, models
 
 
 def compared_models(

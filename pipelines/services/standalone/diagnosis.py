@@ -101,7 +101,8 @@ def diagnose_files(
 @contextmanager
 def _opened(named: str, device: str | None, report: Report) -> "Iterator[tuple[Models, Any, UsedDetector]]":
     """The models on a device that no other process uses meanwhile, the opened detector, and its facts."""
-    from pipelines.runtime.devices import default_device, device_lock
+    from dataengine.devices import default_device
+    from pipelines.runtime.devices import device_lock
     from pipelines.runtime.models import real_models
 
     if not named:

@@ -126,7 +126,7 @@ class Curves:
     report: Report
     _kept: list[str] = field(default_factory=list)
 
-    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+    def __call__(self, done: float, total: int, message: str = "", **figures: float) -> None:
         if figures:
             with self.path.open("a") as file:
                 file.write(json.dumps({"step": done, **figures}) + "\n")
