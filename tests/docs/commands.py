@@ -77,8 +77,8 @@ SMALLER = {
         "--set training.steps=1 --set training.batch=2"
     ),
     "clinic treat clinic-flux --detector clinic --prompts prompts.txt --out treated": (
-        "clinic treat clinic-flux --detector clinic --prompts prompts.txt --out treated --set tuning.updates=1 "
-        "--set tuning.batch=2 --set tuning.sampling.steps=2 --set tuning.guard.every=1"
+        "clinic treat clinic-flux --detector clinic --prompts prompts.txt --out treated "
+        "--set tuning.updates=1 --set tuning.batch=2 --set tuning.sampling.steps=2 --set tuning.guard.every=1"
     ),
     "clinic round --recipe demo": "clinic round --recipe cpu-smoke --detach",
     "clinic erase --person NAME --trial": "clinic erase --person ada --trial",
