@@ -128,13 +128,14 @@ def test_published_sets_come_from_the_hub(hub: Hub, tmp_path: Path, monkeypatch:
         for file in known.files:
             target = tmp_path / "hub" / known.repository / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            texts = {".tsv": PARTI, ".csv": "Prompts,Category\na red car,Colors\n", ".json": '["a knight"]'}
+            style = json.dumps([f"a knight, {target.stem}"])
+            texts = {".tsv": PARTI, ".csv": "Prompts,Category\na red car,Colors\n", ".json": style}
             target.write_text(texts[target.suffix])
     monkeypatch.delenv(FOLDER, raising=False)
     assert find_prompts("partiprompts")[0].columns["challenge"] == "Basic"
     assert find_prompts("drawbench") == [PromptRow("a red car", {"category": "Colors"})]
     assert [(row.text, row.columns["category"]) for row in find_prompts("hpdv2")] == [
-        ("a knight", style) for style in ("anime", "concept-art", "paintings", "photo")
+        (f"a knight, {style}", style) for style in ("anime", "concept-art", "paintings", "photo")
     ]
     assert len(hub.downloads) == 6
     with pytest.raises(InputRefused, match="hpdv2 cannot be downloaded from zhwang/HPDv2"):
