@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,6 @@ class Curves:
 
     path: Path
     report: Report
-    _kept: list[str] = field(default_factory=list)
 
     def __call__(self, done: float, total: int, message: str = "", **figures: float) -> None:
         if figures:
