@@ -63,11 +63,11 @@ def predict_needs(kind: str, folder: Path) -> list[dict[str, Any]]:
 
     Raises `ConfigRefused` without a folder, `ModelRefused` for settings that are missing or of another class.
     """
+    if not folder.is_dir():
+        raise ConfigRefused(f"{folder} is no folder; --config names the one with the settings of a {kind}")
     from dataengine.diagnosis.config import DetectorConfig
     from dataengine.treatment.tuning import needs
 
-    if not folder.is_dir():
-        raise ConfigRefused(f"{folder} is no folder; --config names the one with the settings of a {kind}")
     found = needs.predict_needs(kind, folder, DetectorConfig())
     return [{**asdict(need), "text": need.text} for need in found]
 

@@ -17,6 +17,7 @@ from dataengine.records import Label, Snapshot, SnapshotItem
 from pipelines import recipes
 from pipelines.cli.command import describe_settings, with_settings
 from pipelines.config import RoundRecipe
+from pipelines.services import generators
 from pipelines.services.rounds import start_round
 from pipelines.worker import local_runner
 from storage.opening import create_workspace
@@ -341,18 +342,9 @@ def test_a_class_is_estimated_from_its_settings(
     assert status and "give their folder with --config" in error
     status, _, error = console("generators", "--estimate", "FluxPipeline", "--config", str(tmp_path / "no"))
     assert status and "is no folder" in error
-    from dataengine.treatment.tuning import needs
-
-    found = needs.Need(
-        side=512,
-        precision="bf16",
-        drawing=10**9,
-        diagnosing=2 * 10**9,
-        treating=3 * 10**9,
-        moment="an update",
-    )
-    monkeypatch.setattr(needs, "predict_needs", lambda *given: [found])
     line = "512² bf16: 1.0 GB to draw, 2.0 GB to diagnose, 3.0 GB to treat (most in an update)"
+    found = [{"side": 512, "treating": 3 * 10**9, "text": line}]
+    monkeypatch.setattr(generators, "predict_needs", lambda kind, folder: found)
     assert line in console("generators", "--estimate", "FluxPipeline", "--config", str(tmp_path))[1]
     told = console.json("generators", "--estimate", "FluxPipeline", "--config", str(tmp_path))
     assert told["class"] == "FluxPipeline" and told["needs"][0]["treating"] == 3 * 10**9
