@@ -14,15 +14,15 @@ from typing import Any
 
 from dataengine import durable
 from dataengine.bounds import read_config
+from dataengine.diagnosis.point_files import write_point
 from dataengine.records import DetectorVersion, OperatingPoint, SnapshotItem, describe_point
 from pipelines.config import TrainingRun
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets
-from pipelines.detectors.portable import write_point
 from pipelines.jobs.previews import predict_maps, spread_evenly
 from pipelines.reports.diagnosis import OVERLAY_QUALITY, encode_jpeg
 from pipelines.reports.output_files import write_file, writing
-from pipelines.reports.training import ShownSample, detector_card, render_curves, render_samples
+from pipelines.reports.training import ShownSample, render_curves, render_samples, training_card
 from pipelines.runtime.context import Context
 
 DETECTOR, REPORT, SHEET = "detector", "report.json", "contact_sheet.jpg"
@@ -109,7 +109,7 @@ def _write_detector(
         settings = json.dumps(version.config, indent=1) + "\n"
         write_file(made / "training.json", settings.encode())
         network = read_config(made / "detector.json") if (made / "detector.json").is_file() else {}
-        write_file(made / "README.md", detector_card(version, network, start, counts).encode())
+        write_file(made / "README.md", training_card(version, network, start, counts).encode())
         durable.move(made, folder)
 
 

@@ -72,7 +72,7 @@ class ShownSample:
     mask: np.ndarray
 
 
-def detector_card(
+def training_card(
     version: DetectorVersion, network: Mapping[str, Any], start: str, data: Mapping[str, Mapping[str, int]]
 ) -> str:
     """The detector's README, as Markdown. `data` counts images by set: "flawed" and "clean"."""

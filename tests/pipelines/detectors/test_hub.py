@@ -7,9 +7,9 @@ import torch
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.diagnosis.detector import NetworkDetector, save_detector
+from dataengine.diagnosis.point_files import write_point
 from dataengine.errors import ModelRefused
 from dataengine.records import OperatingPoint
-from pipelines.detectors.portable import write_point
 from pipelines.services.standalone.models import detector_files, display_name, find_detector
 from storage.opening import create_workspace
 from tests.local_hub import REVISION, Hub

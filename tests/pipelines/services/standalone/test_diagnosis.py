@@ -14,11 +14,11 @@ from PIL import Image as Picture
 
 import app
 from dataengine.csv_files import unescape_formula
+from dataengine.diagnosis.point_files import write_point
 from dataengine.errors import ConfigRefused, InputRefused, NotFound, WorkspaceUnusable
 from dataengine.images import encode_png
 from dataengine.masks import dequantise
 from dataengine.records import OperatingPoint
-from pipelines.detectors.portable import write_point
 from pipelines.jobs import diagnose_files as job
 from pipelines.reports import diagnosis as reports
 from pipelines.runtime import context as runtime_context
