@@ -153,7 +153,7 @@ def estimate(
     drawn = _simulate(lambda: _forward(config, family))
     treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
     parts = [(drawn, float(steps - tracked)), (treated, 1.0)]
-    if config.offline is not None and (config.offline_distilled or not family.distilled):
+    if config.regularised(family.distilled):
         parts.append((_simulate(lambda: _regularised(config, family), lora), 1.0))
     if config.region is not None:
         parts += [(drawn, float(steps)), (_simulate(lambda: _decoded(config, family, detector)), 1.0)]
