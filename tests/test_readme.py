@@ -34,7 +34,7 @@ def test_the_first_screen_has_the_strip_two_measured_sentences_and_the_commands_
     for sentence in sentences:
         assert re.search(r"\d\.\d+ (?:times|\()", sentence) and re.search(r"\d images|\d pairs", sentence)
         assert "seed" in sentence and "](docs/" in sentence, "a figure stands with its limits and its source"
-    assert re.findall(r"^(make \w+)", README[first:own], re.MULTILINE) == ["make demo", "make app"]
+    assert re.findall(r"^(make \w+)", README[first:own], re.MULTILINE) == ["make demo", "make test"]
     block = re.search(r"```sh\n(.*?)```", README[own:], re.DOTALL)
     assert block and len(block[1].strip().splitlines()) == 5
 

@@ -110,10 +110,3 @@ SMALLER = {
     },
 }
 """Commands whose names or sizes stand for the reader's own, and what runs instead."""
-
-NOT_YET = {
-    "clinic diagnose pictures --detector clinic --out diagnosed",
-    "clinic train pictures --masks masks --out my-detector",
-    "clinic treat clinic-flux --detector clinic --prompts prompts.txt --out treated",
-}
-"""Documented ahead of the command line."""
