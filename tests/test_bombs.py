@@ -83,7 +83,7 @@ HOMES = {
     "json.load": "",
 }
 """Where outside bytes may be decoded: the modules, or folders, that keep the bounds."""
-JSON_IN_EXCHANGE = ("safe_files.py", "metadata.py", "prompts.py", "pull.py")
+JSON_IN_EXCHANGE = ("safe_files.py", "metadata.py", "prompts.py", "prompt_sets.py", "pull.py")
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -6,6 +6,7 @@ then on the hub; none is shipped.
 """
 
 import csv
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,10 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dataengine.bounds import CONFIG_BYTES, check_bytes
+from dataengine.bounds import CONFIG_BYTES, allowance, check_bytes, check_json
 from dataengine.errors import InputRefused, reason_of
 from pipelines.exchange.metadata import MAX_PROMPT, MAX_WORD, displayable_name, read_lines, read_rows
-from pipelines.exchange.safe_files import read_json
 
 FOLDER = "CLINIC_PROMPTS"
 """Environment variable: a folder of prompt files, where published sets are looked for first."""
@@ -184,7 +184,12 @@ def _json_lines(path: Path) -> Iterator[PromptRow]:
 
 
 def _json(path: Path) -> Iterator[PromptRow]:
-    found = read_json(path, CONFIG_BYTES)
+    text = _text(path)
+    check_json(text.encode(), allowance(len(text)), str(path))
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InputRefused(f"{path} is no JSON") from None
     lists = found if isinstance(found, dict) else {"": found}
     if not all(isinstance(each, list) for each in lists.values()):
         raise InputRefused(f"{path} holds no list of prompts, and no lists of them by category")

@@ -7,7 +7,7 @@ from dataengine.errors import ConfigRefused
 from dataengine.records import GeneratorVersion, threshold_of
 from dataengine.records.images import COMPARED
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
-from pipelines.config import ComparisonRun, TreatmentRun
+from pipelines.config import ComparisonRun
 from pipelines.detectors.predict import predict
 from pipelines.generators.comparison import Pair
 from pipelines.generators.measures import MeasuredPairs, measure_pairs
@@ -59,10 +59,5 @@ def draw_pairs(
     sampling: SamplingConfig,
 ) -> list[Pair]:
     """Images of the prompts by two generators, with the same seeds; missing ones are drawn and stored."""
-    sides = []
-    for version in versions:
-        plan = TreatmentRun(
-            generator=version.id, judge_seeds=seeds, tuning=TreatmentConfig(sampling=sampling)
-        )
-        sides.append(generate_held_out(context, plan, version, prompts, COMPARED))
+    sides = [generate_held_out(context, version, prompts, seeds, sampling, COMPARED) for version in versions]
     return [Pair(before=sides[0][key], after=sides[1][key]) for key in sides[0]]

@@ -14,6 +14,7 @@ from dataengine.images import encode_png, thumbnail
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, GeneratorVersion, Image, threshold_of
 from dataengine.records.images import JUDGE
+from dataengine.treatment.config import SamplingConfig
 from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.detectors.predict import predict
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
@@ -226,7 +227,10 @@ def compare_on_held_out(
     prompts, and a row per pair."""
     with context.workspace.catalog(read_only=True) as catalog:
         treated = catalog.generators.get(result["treated"])
-    before, after = (generate_held_out(context, plan, version, texts) for version in (base, treated))
+    before, after = (
+        generate_held_out(context, version, texts, plan.judge_seeds, plan.tuning.measured)
+        for version in (base, treated)
+    )
     pairs = [Pair(before=before[key], after=after[key]) for key in sorted(before)]
     network = open_lpips(context, plan.lpips)
     rows = pair_similarity(context, pairs, network)
@@ -247,28 +251,30 @@ def compare_on_held_out(
 
 def generate_held_out(
     context: Context,
-    plan: TreatmentRun,
     version: GeneratorVersion,
     texts: Sequence[str],
+    seeds: int,
+    sampling: SamplingConfig,
     purpose: str = JUDGE,
 ) -> dict[tuple[str, int], Image]:
-    """The version's held-out images by prompt and seed; missing ones are generated and stored.
+    """The version's held-out images by prompt and seed, `seeds` of each prompt; missing ones are generated
+    and stored.
 
     Those that were generated for another purpose are used again; for judging they change theirs, because
     studies are drawn from the judged images.
     """
     keys = [
-        (text, FIRST_SEED + index * plan.judge_seeds + repeat)
+        (text, FIRST_SEED + index * seeds + repeat)
         for index, text in enumerate(texts)
-        for repeat in range(plan.judge_seeds)
+        for repeat in range(seeds)
     ]
-    config = GenerateConfig(sampling=plan.tuning.measured)
+    config = GenerateConfig(sampling=sampling)
     settings = sampling_of(version, config).model_dump(exclude={"batch"}, exclude_none=True)
     known = generated_images(context, version.id, purpose, settings)
     missing = [make_task(*key, validation=0.0) for key in keys if key not in known]
     if missing:
         family = open_generator(context, version)
-        for start, stop in shard_bounds(len(missing), plan.tuning.sampling.batch):
+        for start, stop in shard_bounds(len(missing), sampling.batch):
             context.may_pause()
             context.report(start, len(missing), f"{version.name} generates")
             drawn = generate_batch(context, family, version, missing[start:stop], config, purpose)

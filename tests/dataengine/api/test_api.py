@@ -28,7 +28,7 @@ from dataengine.quality.config import GuardConfig
 STEPS = SamplingConfig(steps=2, batch=8)
 LOOSE = GuardConfig(every=1, prompts=2, seeds=2, change=(0, 1), detail=(0, 9), diversity=(0, 9))
 CONFIG = TreatmentConfig(
-    updates=2, batch=2, grad_steps=1, offline=None, learning_rate=5e-3, sampling=STEPS, guard=LOOSE
+    updates=2, batch=2, grad_steps=1, offline=None, learning_rate=5e-3, sampling=STEPS, guard=LOOSE, seed=1
 )
 DRAWN = [stream("benchmark")[index] for index in range(12)]
 IMAGES = [drawing.image for drawing in DRAWN]

@@ -185,12 +185,12 @@ def test_compared_images_are_used_again_when_the_same_prompts_are_judged(context
     made = treat_job(context, plan("treat-10"))
     prompts = ["a dog", "a cat"]
     compare_job(context, {"treatment": made["treatment"], "prompts": prompts, "seeds": 2})
-    wanted = TreatmentRun(generator=made["generator"], judge_seeds=2)
+    sampling = TreatmentRun(generator=made["generator"]).tuning.sampling
     with context.workspace.catalog(read_only=True) as catalog:
         versions = [catalog.generators.get(made[name]) for name in ("generator", "treated")]
         before = catalog.images.count()
     for version in versions:
-        judged = generate_held_out(context, wanted, version, prompts)
+        judged = generate_held_out(context, version, prompts, 2, sampling)
         assert len(judged) == 4
     with context.workspace.catalog(read_only=True) as catalog:
         assert catalog.images.count() == before
