@@ -51,9 +51,9 @@ def write_detector(folder: Path) -> Path:
 def diagnose_ratio(side: int) -> Iterable[Figure]:
     """Rate of `clinic diagnose FOLDER`, with all that it writes, over decoding and the forward pass with the
     same batches and threads, in turns."""
+    from dataengine.devices import default_device
     from dataengine.images import decode
     from pipelines.jobs.diagnose_files import BATCH, BATCH_ON_CPU, BATCH_PIXELS, threads
-    from pipelines.runtime.devices import default_device
     from pipelines.runtime.models import real_models
     from pipelines.runtime.prefetch import prefetch
     from pipelines.services.standalone.diagnosis import diagnose_files
@@ -123,10 +123,30 @@ def median(id: str, samples: list[float], note: str) -> Figure:
     return figure(id, statistics.median(samples), interval, "s", len(samples), note)
 
 
+def exports() -> Iterable[Figure]:
+    """Exported detectors against our own maps."""
+    from tests.bench.exports import measure_exports
+
+    found = measure_exports(quick())
+    for format, goal in (("transformers", "1e-5"), ("onnx", "1e-4")):
+        each = ", ".join(f"{name} {value:.2g}" for name, value in found[f"{format}_differences"].items())
+        name = f"{format}_max_difference"
+        yield figure(name, found[name], unit="of confidence", n=1, note=f"goal ≤ {goal}; {each}")
+
+
+def under() -> Iterable[Figure]:
+    """Whether a treatment holds under other conditions."""
+    from tests.bench.under import under_figures
+
+    return under_figures()
+
+
 PARTS: dict[str, Callable[[], Iterable[Figure]]] = {
     "diagnose_512": partial(diagnose_ratio, 512),
     "diagnose_1024": partial(diagnose_ratio, 1024),
     "startup": startup,
+    "exports": exports,
+    "under": under,
 }
 
 
