@@ -35,8 +35,8 @@ test-generators: setup   ## the contract on a tiny pipeline of every generator c
 test-exports: setup   ## detectors as ONNX and torch.export: every kind of network, both resizings, half precision
 	$(BIN)/python -m pytest -m exports tests/dataengine
 
-test-treating: setup   ## `clinic treat` and `clinic dreambooth` from the command to the LoRA, on real models
-	$(BIN)/python -m pytest -m treating tests/pipelines/cli
+test-treating: setup   ## `clinic treat`, `dreambooth`, `compare --under` from the command to the result, on real models
+	$(BIN)/python -m pytest -m treating tests/pipelines
 
 LABEL_STUDIO := build/labelstudio-venv
 $(LABEL_STUDIO)/.ready: Makefile   # never in our own environment: its pins are not ours (1 GB, 2 minutes)

@@ -71,6 +71,7 @@ def axes(run: ComparisonRun, *names: Any) -> ComparisonRun:
 PROMPTS = ["a cat", "a dog"]
 
 
+@pytest.mark.treating
 def test_every_condition_is_a_cell_and_what_cannot_be_drawn_is_named(
     prepared: tuple[Context, ComparisonRun], tmp_path: Path, lora: Path
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_base_without_artifacts_says_nothing(
     assert all(cell["ratio"] is None for cell in result["cells"])
 
 
+@pytest.mark.treating
 def test_a_condition_that_cannot_be_drawn_is_left_out_and_the_rest_goes_on(
     prepared: tuple[Context, ComparisonRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
