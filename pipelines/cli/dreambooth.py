@@ -2,11 +2,12 @@
 
 import argparse
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, NotFound
 from pipelines.cli import treatment
 from pipelines.cli.command import Call, Command, tracked, tracking_argument, with_settings
 
@@ -14,10 +15,6 @@ if TYPE_CHECKING:
     from pipelines.services.standalone.dreambooth import InstanceRequest
     from pipelines.services.standalone.treatment import TreatmentRequest
     from storage.workspace import Workspace
-
-PRESET = "diffdoctor-without-regularisation"
-STEPS = 10
-"""Of the treatment too, as DiffDoctor draws with FLUX.1-dev after DreamBooth."""
 
 
 def dreambooth_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,13 +85,16 @@ def dreambooth(call: Call) -> Any:
             call.say(f"  refused: {line}")
         result = {**learned, "lora": str(folder)}
         if given.detector or call.named_workspace is not None:
-            result["treatment"] = treat(call, workspace, request, learned["learned"])
+            result["treatment"] = treat(call, workspace, request, learned)
     return result
 
 
-def treat(call: Call, workspace: "Workspace", request: "InstanceRequest", learned: str) -> dict[str, Any]:
+def treat(
+    call: Call, workspace: "Workspace", request: "InstanceRequest", learned: dict[str, Any]
+) -> dict[str, Any]:
     """Treat the instance's layers, and measure what that costs in likeness."""
-    from pipelines.services.standalone.dreambooth import measure_likeness
+    from dataengine import durable
+    from pipelines.services.standalone.dreambooth import SHEET, likeness_png, with_instance
     from pipelines.services.standalone.treatment import (
         plan_treatments,
         require_inputs,
@@ -104,26 +104,29 @@ def treat(call: Call, workspace: "Workspace", request: "InstanceRequest", learne
     )
 
     given, out = call.options, call.options.out
-    plans, notes = plan_treatments(workspace, treatment_request(call, request, learned), call.report)
+    plans, notes = plan_treatments(
+        workspace, treatment_request(call, request, learned["learned"]), call.report
+    )
     for note in notes:
         call.say(f"  note: {note}")
     if len(plans) > 1:
         raise ConfigRefused(f"--preset {given.preset} has two runs; dreambooth treats once")
-    tuning = plans[0].tuning
-    sampling = tuning.sampling.model_copy(update={"steps": STEPS})
-    plan = plans[0].model_copy(update={"tuning": tuning.model_copy(update={"sampling": sampling})})
+    given_instance = with_instance(plans[0].model_dump(mode="json"), learned["run"])
+    plan = type(plans[0]).model_validate(given_instance)
     if given.guard_likeness:
         plan = plan.model_copy(update={"scorers": (f"likeness:{given.encoder}#{request.images}",)})
     plan = treatment.changed(plan, given.set)
     require_inputs(workspace, plan)
     with tracked(call, run_id(plan), plan.model_dump(mode="json"), out):
         result = treat_here(workspace, plan, given.device, call.report)
-    likeness = measure_likeness(
-        workspace, result["run"], request, given.encoder, out, given.device, call.report
-    )
-    figures = write_results(workspace, result, out, given.device, call.report, {"likeness": likeness})
+    figures = write_results(workspace, result, out, given.device, call.report)
     call.report.close()
     treatment.say_figures(call, figures)
+    likeness = figures.get("likeness")
+    if likeness is None:
+        return figures
+    with suppress(NotFound):
+        durable.write_bytes(out / SHEET, likeness_png(workspace, learned["run"], result["run"]))
     if "note" in likeness:
         call.say(f"  {likeness['note']}")
     else:
@@ -148,17 +151,18 @@ def request_of(call: Call) -> "InstanceRequest":
         updates=given.updates,
         seed=given.seed or 0,
         name=given.name,
+        encoder=given.encoder,
     )
 
 
 def treatment_request(call: Call, request: "InstanceRequest", learned: str) -> "TreatmentRequest":
     """The treatment of the generator that has learned the instance; its own scenes unless there are
     prompts."""
-    from pipelines.services.standalone.dreambooth import scene_prompts
+    from pipelines.services.standalone.dreambooth import PRESET, scene_prompts
     from pipelines.services.standalone.treatment import TreatmentRequest, read_prompt_file
 
     given = call.options
-    treated, unseen = scene_prompts(request)
+    treated, unseen = scene_prompts(request.instance_prompt, request.class_prompt)
     prompts = read_prompt_file(given.prompts) if given.prompts else () if given.category else treated
     held_out = read_prompt_file(given.held_out) if given.held_out else () if given.category else unseen
     return TreatmentRequest(
@@ -179,7 +183,7 @@ def recorded(call: Call, request: "InstanceRequest") -> dict[str, Any]:
     given = call.options
     names = (
         *("detector", "prompts", "held_out", "category", "preset", "reward", "set", "learn"),
-        *("encoder", "guard_likeness", "real"),
+        *("guard_likeness", "real"),
     )
     settings = asdict(request) | {name: getattr(given, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
