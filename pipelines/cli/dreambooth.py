@@ -61,7 +61,12 @@ def dreambooth_arguments(parser: argparse.ArgumentParser) -> None:
 
 def dreambooth(call: Call) -> Any:
     """Learn, and treat if a detector is named."""
-    from pipelines.services.standalone.dreambooth import learn_here, plan_instance, write_instance_lora
+    from pipelines.services.standalone.dreambooth import (
+        learn_here,
+        plan_instance,
+        require_instance,
+        write_instance_lora,
+    )
     from pipelines.services.standalone.output import begun_output, output_workspace
 
     given = call.options
@@ -75,6 +80,8 @@ def dreambooth(call: Call) -> Any:
     ):
         plan = plan_instance(workspace, request)
         plan = type(plan).model_validate(with_settings(plan.model_dump(mode="json"), given.learn))
+        for note in require_instance(workspace, plan):
+            call.say(f"  note: {note}")
     with output_workspace(out, call.named_workspace) as workspace:
         with tracked(call, f"instance-{out.name}", plan.model_dump(mode="json"), out):
             learned = learn_here(workspace, plan, given.device, call.report)

@@ -11,6 +11,7 @@ from dataengine import durable
 from dataengine.errors import InputRefused, NotFound
 from dataengine.records import GeneratorVersion, Job, Report, digest, no_report
 from pipelines.config import InstanceRun, PromptChoice
+from pipelines.generators.files import DISTILLED
 from pipelines.selections.config import ImageQuery
 from pipelines.services import preflight, runs
 from pipelines.services.images.work import run_here
@@ -33,6 +34,8 @@ UNSEEN = (
 )
 """Prompts with the instance or its class in them: to treat on, and held out."""
 SHEET = "likeness.png"
+NOT_HERE = ("worker", "instance")
+"""Checks that say nothing to a command: it needs no worker, and its result names the images it left out."""
 SHOWN = 8
 MOST_IMAGES = 100
 """Images of the catalog that may show one instance; DreamBooth needs three to five."""
@@ -121,6 +124,12 @@ def check_instance(workspace: Workspace, plan: InstanceRun) -> list[Check]:
     if plan.instance_prompt == plan.class_prompt:
         text = "Instance and class have the same prompt; the instance needs a rare word, such as “sks”."
         found.append(Check(name="prompts", verdict="bad", text=text))
+    if base.settings.get(DISTILLED):
+        text = (
+            f"{base.name} is distilled to few steps, which learning from images may undo; an undistilled "
+            "model of the same kind learns an instance better."
+        )
+        found.append(Check(name="distilled", verdict="warn", text=text))
     return [*found, preflight.disk_check(workspace), preflight.licence_check(base.name, base.licence)]
 
 
@@ -135,6 +144,13 @@ def _images_check(workspace: Workspace, plan: InstanceRun) -> Check:
     if refused:
         return Check(name="instance", verdict="warn", text=f"{text} Not readable: {'; '.join(refused[:3])}.")
     return Check(name="instance", verdict="good", text=text)
+
+
+def require_instance(workspace: Workspace, plan: InstanceRun) -> list[str]:
+    """What to know before learning in this process. Raises `ConfigRefused` when a check fails."""
+    checks = check_instance(workspace, plan)
+    preflight.require(checks)
+    return [one.text for one in checks if one.verdict == "warn" and one.name not in NOT_HERE]
 
 
 def start_instance(workspace: Workspace, plan: InstanceRun, actor: str) -> Job:

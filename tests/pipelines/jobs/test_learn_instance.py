@@ -110,7 +110,7 @@ def test_what_is_gone_or_broken_is_left_out_by_name(
     ids = ids_of(context)
     with context.workspace.catalog(read_only=True) as catalog:
         lost = catalog.images.get(ids[0])
-    context.workspace.blobs.path(lost.sha256).unlink()
+    context.workspace.blobs.delete(lost.sha256)
     result = learn_job(context, args("run-3", ids=[*ids, "erased"]))
     assert result["images"] == 2 and len(result["refused"]) == 2
     assert "erased" in result["refused"][0] and lost.id in result["refused"][1]
