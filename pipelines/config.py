@@ -28,7 +28,6 @@ from dataengine.treatment.config import (
     UsualSampling,
     WeightsConfig,
 )
-from dataengine.treatment.presets import dreambooth
 from dataengine.treatment.refining.config import RefiningConfig
 
 CLINIC = "clinic"
@@ -355,38 +354,6 @@ class TreatmentRun(Config):
     instance: str = Field(default="", pattern=r"^[\w-]*$", max_length=200)
     """Id of the run that learned the generator's instance (DreamBooth); the likeness to that instance is then
     measured before and after treatment. Empty for other generators."""
-
-
-class InstanceRun(Config):
-    """DreamBooth: an instance LoRA of a generator, outside a round."""
-
-    generator: str
-    """Id of the generator."""
-    images: Annotated[str, Location(kind="folder")] = ""
-    """Folder with images of the instance; empty where images of the catalog show it."""
-    ids: tuple[str, ...] = Field(default=(), max_length=200)
-    """Images of the catalog that show the instance, instead of a folder, by id."""
-    instance_prompt: str = Field(min_length=1, max_length=1000)
-    """Names the instance by a rare word: "a sks dog"."""
-    class_prompt: str = Field(min_length=1, max_length=1000)
-    """Says what it is: "a dog"."""
-    class_images: int = Field(default=200, ge=0, le=10_000)
-    """Images of the class that are drawn for the prior preservation; 0 leaves it out."""
-    name: str = Field(default="", max_length=200)
-    """Name of the generator with the LoRA; empty for the generator's name followed by the instance prompt."""
-    encoder: Annotated[str, Location(kind="scorer")] = ""
-    """Image encoder of transformers, such as DINO or CLIP, that measures the likeness to the instance before
-    and after a treatment of these layers; empty leaves it out."""
-    learning: TreatmentConfig = dreambooth()
-    """Optimizer, LoRA and sampling."""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "InstanceRun":
-        if bool(self.images) == bool(self.ids):
-            raise ValueError(
-                "name either a folder with images of the instance, or a selection of images of the catalog"
-            )
-        return self
 
 
 class MeasuresConfig(Config):

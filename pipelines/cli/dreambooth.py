@@ -2,12 +2,11 @@
 
 import argparse
 import json
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataengine.errors import ConfigRefused, NotFound
+from dataengine.errors import ConfigRefused
 from pipelines.cli import treatment
 from pipelines.cli.command import Call, Command, tracked, tracking_argument, with_settings
 
@@ -100,8 +99,7 @@ def treat(
     call: Call, workspace: "Workspace", request: "InstanceRequest", learned: dict[str, Any]
 ) -> dict[str, Any]:
     """Treat the instance's layers, and measure what that costs in likeness."""
-    from dataengine import durable
-    from pipelines.services.standalone.dreambooth import SHEET, likeness_png, with_instance
+    from pipelines.services.standalone.dreambooth import with_instance, write_likeness
     from pipelines.services.standalone.treatment import (
         plan_treatments,
         require_inputs,
@@ -132,8 +130,7 @@ def treat(
     likeness = figures.get("likeness")
     if likeness is None:
         return figures
-    with suppress(NotFound):
-        durable.write_bytes(out / SHEET, likeness_png(workspace, learned["run"], result["run"]))
+    write_likeness(workspace, learned["run"], result["run"], out)
     if "note" in likeness:
         call.say(f"  {likeness['note']}")
     else:

@@ -9,13 +9,13 @@ import numpy as np
 from dataengine.errors import ImageRefused, InputRefused, NotFound
 from dataengine.images import decode
 from dataengine.records import GeneratorVersion, digest
-from pipelines.config import InstanceRun
 from pipelines.exchange.readers.folders import read_folder
 from pipelines.generators.draw import open_generator
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.devices import naming_out_of_memory
 from pipelines.runtime.images import read_readable
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
+from pipelines.selections.config import InstanceRun
 from storage.workspace import Workspace
 
 INSTANCE = "instance.json"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 
 from dataengine.errors import InputRefused
-from pipelines.config import InstanceRun
+from pipelines.selections.config import InstanceRun
 from pipelines.services import preflight, runs
 from pipelines.services.images.filters import parse_query
 from pipelines.services.locations import check_locations, offers

@@ -1,6 +1,7 @@
 """DreamBooth without a round: learn an instance, then treat those layers (DiffDoctor, Fig. 9)."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,9 @@ import numpy as np
 from dataengine import durable
 from dataengine.errors import InputRefused, NotFound
 from dataengine.records import GeneratorVersion, Job, Report, digest, no_report
-from pipelines.config import InstanceRun, PromptChoice
+from pipelines.config import PromptChoice
 from pipelines.generators.files import DISTILLED
-from pipelines.selections.config import ImageQuery
+from pipelines.selections.config import ImageQuery, InstanceRun
 from pipelines.services import preflight, runs
 from pipelines.services.images.work import run_here
 from pipelines.services.preflight import Check
@@ -225,6 +226,12 @@ def likeness_png(workspace: Workspace, instance: str, run: str) -> bytes:
     references, _ = read_instance(workspace, plan)
     sheet = likeness_sheet(references, read_pairs(workspace, rows), [row["prompt"] for row in rows])
     return png(sheet)
+
+
+def write_likeness(workspace: Workspace, instance: str, run: str, out: Path) -> None:
+    """Write `likeness_png` into the folder, where there is one."""
+    with suppress(NotFound):
+        durable.write_bytes(out / SHEET, likeness_png(workspace, instance, run))
 
 
 def likeness_sheet(

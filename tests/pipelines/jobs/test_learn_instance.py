@@ -15,12 +15,12 @@ from dataengine.images import encode_png
 from dataengine.quality import likeness
 from dataengine.records import PAUSABLE
 from dataengine.treatment.tuning import dreambooth
-from pipelines.config import InstanceRun
 from pipelines.jobs import learn_instance
 from pipelines.jobs.learn_instance import known_instance, learn_job
 from pipelines.jobs.likeness import NO_PAIR, NOT_MEASURED, measure_likeness
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import Models
+from pipelines.selections.config import InstanceRun
 from pipelines.services.standalone.dreambooth import run_id
 from pipelines.worker.handlers import JOBS
 from storage.opening import create_workspace
