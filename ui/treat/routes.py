@@ -309,12 +309,16 @@ def before_and_after(
 
 
 def jobs_behind(workspace: Workspace, treatment_id: str) -> list[Job]:
-    """The jobs of the run, or of the round's stage, that made a treatment."""
+    """The jobs of the run, or of the round's stage, that made a treatment; a command's run has none."""
     with workspace.catalog(read_only=True) as catalog:
         found = catalog.treatments.get(treatment_id)
         of_stages = catalog.jobs.list(kind=STAGE_JOB) if found.round_id else []
     if found.round_id is not None:
         wanted = {"round_id": found.round_id, "stage": "treat"}
         return [one for one in of_stages if one.args == wanted]
-    run = found.result.get("run")
-    return [] if run is None else list(runs.run_of(workspace, runs.TREATMENT, run).jobs)
+    made = (
+        run
+        for run in runs.runs(workspace, runs.TREATMENT, limit=1_000_000)
+        if run.id == found.result.get("run")
+    )
+    return [job for run in made for job in run.jobs]

@@ -181,6 +181,7 @@ def test_the_likeness_is_shown_with_the_result(engineer: TestClient, workspace: 
     rows = [{"prompt": f"{PROMPTS['instance_prompt']} at night", "before": before, "after": after}]
     workspace.job_files.put("treat-x", PAIRS, rows)
     assert engineer.get("/api/treat/treatments/t").json()["judged"]["likeness"]["after"] == 0.7
+    assert engineer.get("/api/treat/treatments/t/curves").json() == {}, "a command's run has no job"
     sheet = engineer.get("/api/treat/treatments/t/likeness.png")
     assert sheet.status_code == 200 and Picture.open(io.BytesIO(sheet.content)).width > 3 * 192
     assert engineer.get("/api/treat/treatments/t1/likeness.png").status_code == 404

@@ -246,7 +246,7 @@ function table(judged) {
 // How much of a learned instance is left, on held-out prompts that name it.
 function likeness({ id, judged: { likeness: found } }) {
   const text = found.note ? `${found.note[0].toUpperCase()}${found.note.slice(1)}.`
-    : `${figure(found.before)} before, ${figure(found.after)} after: × ${figure(found.ratio)} (95 %: ${found.interval.map(figure).join(" – ")}) on ${found.pairs} pair${found.pairs === 1 ? "" : "s"} of held-out prompts; the mean cosine to the instance's images by ${found.encoder}.`;
+    : `${figure(found.before)} before, ${figure(found.after)} after: × ${figure(found.ratio)} (95 %: ${found.interval.map((value) => figure(value)).join(" – ")}) on ${found.pairs} pair${found.pairs === 1 ? "" : "s"} of held-out prompts; the mean cosine to the instance's images by ${found.encoder}.`;
   const sheet = h("img", { class: "strip", src: `${API}/treatments/${encodeURIComponent(id)}/likeness.png`, alt: "Images of the instance beside the same seeds before and after treating", loading: "lazy" });
   sheet.addEventListener("error", () => sheet.remove());
   return panel("Likeness to the instance", h("p", { class: "hint" }, text), sheet);
