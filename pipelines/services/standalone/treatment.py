@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine import durable
 from dataengine.errors import ConfigRefused, InputRefused, NotFound
-from dataengine.records import Report, digest, no_report
+from dataengine.records import Report, count_of, digest, no_report
 from pipelines.config import CLINIC, PromptChoice, TreatmentRun
 from pipelines.services import preflight, runs
 from pipelines.services.images.work import run_here
@@ -245,9 +245,11 @@ def write_results(
     if rows:
         first, worse = sheets.flawed_first(rows), sheets.worse_first(rows)
         keep("pairs.csv", sheets.pairs_csv(rows).encode())
-        lead = f"{len(rows)} held-out pairs of one prompt and seed, the most artifacts before first"
+        lead = (
+            f"{count_of(len(rows), 'held-out pair')} of one prompt and seed, the most artifacts before first"
+        )
         keep_sheet("pairs.png", first, "Before and after", lead)
-        lead = f"{len(worse)} of {len(rows)} pairs, the largest rise of mean confidence first"
+        lead = f"{len(worse)} of {count_of(len(rows), 'pair')}, the largest rise of mean confidence first"
         keep_sheet("worse.png", worse, "Pairs that got worse", lead)
     figures = figures_of(found.result, rows)
     keep(FIGURES, (json.dumps({**figures, "config": found.config}, indent=1) + "\n").encode())
