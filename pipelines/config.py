@@ -28,7 +28,6 @@ from dataengine.treatment.config import (
     UsualSampling,
     WeightsConfig,
 )
-from dataengine.treatment.presets import dreambooth
 from dataengine.treatment.refining.config import RefiningConfig
 
 CLINIC = "clinic"
@@ -352,25 +351,9 @@ class TreatmentRun(Config):
     lpips: Annotated[str, Location(kind="scorer")] = ""
     """Torchvision's AlexNet weights as a .safetensors file, to measure LPIPS between the images before and
     after treatment; empty measures PSNR and SSIM alone."""
-
-
-class InstanceRun(Config):
-    """DreamBooth: an instance LoRA of a generator, outside a round."""
-
-    generator: str
-    """Id of the generator."""
-    images: Annotated[str, Location()]
-    """Folder with images of the instance."""
-    instance_prompt: str = Field(min_length=1, max_length=1000)
-    """Names the instance by a rare word: "a sks dog"."""
-    class_prompt: str = Field(min_length=1, max_length=1000)
-    """Says what it is: "a dog"."""
-    class_images: int = Field(default=200, ge=0, le=10_000)
-    """Images of the class that are drawn for the prior preservation; 0 leaves it out."""
-    name: str = Field(default="", max_length=200)
-    """Name of the generator with the LoRA; empty for the generator's name followed by the instance prompt."""
-    learning: TreatmentConfig = dreambooth()
-    """Optimizer, LoRA and sampling."""
+    instance: str = Field(default="", pattern=r"^[\w-]*$", max_length=200)
+    """Id of the run that learned the generator's instance (DreamBooth); the likeness to that instance is then
+    measured before and after treatment. Empty for other generators."""
 
 
 class MeasuresConfig(Config):

@@ -12,6 +12,7 @@ from dataengine.records.annotation import (
     GoldScore,
     IdempotencyKey,
 )
+from dataengine.records.counts import count_of
 from dataengine.records.datasets import Benchmark, BenchmarkItem, SampleKind, Snapshot, SnapshotItem
 from dataengine.records.identity import (
     Report,
@@ -128,6 +129,7 @@ __all__ = [
     "Vote",
     "WorkerBeat",
     "component_threshold_of",
+    "count_of",
     "describe_point",
     "digest",
     "image_id",

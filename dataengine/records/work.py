@@ -12,10 +12,13 @@ STAGE_JOB = "stage"
 """The kind of a job that runs a round's stage."""
 JOB_KINDS = (
     *("import", "backup", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine"),
-    *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair"),
+    *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair", "dreambooth"),
 )
 """The kinds of jobs outside rounds; `pipelines.worker.handlers` runs each."""
-PAUSABLE = ("retrain", "treat", "refine", "diagnose", "categorize", "pseudo-label", "inject", "repair")
+PAUSABLE = (
+    *("retrain", "treat", "refine", "diagnose", "categorize", "pseudo-label", "inject", "repair"),
+    "dreambooth",
+)
 """The kinds of jobs that can be paused without losing work."""
 
 

@@ -125,6 +125,8 @@ def dreambooth(sampling: SamplingConfig | None = None) -> TreatmentConfig:
         grad_steps=1,
         pixel=NO_PIXELS,
         offline=OfflineConfig(gamma=1.0),
+        # The images are what is learned here, and no regularisation that could be left out.
+        offline_distilled=True,
         lora=LoraSettings(rank=16, alpha=16.0),
         learning_rate=1e-4,
         weight_decay=1e-4,

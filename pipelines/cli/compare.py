@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
+from dataengine.records import count_of
 from pipelines.cli.command import Call, Command, OutsideRounds, with_settings
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def say_comparison(call: Call, result: dict[str, Any], out: Path) -> Any:
     """Print the main figures and where everything lies."""
     call.report.close()
     figures = result["figures"]
-    call.say(f"{result['pairs']} pairs: {result['before']} against {result['after']}")
+    call.say(f"{count_of(result['pairs'], 'pair')}: {result['before']} against {result['after']}")
     for name, label in (
         ("mean_confidence", "mean confidence"),
         ("flagged", "flagged images"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dataengine.errors import ConfigRefused
+from dataengine.records import count_of
 from pipelines.cli.command import PRINTED, Call, OutsideRounds
 
 FORMS = ("png", "npz")
@@ -81,8 +82,8 @@ def diagnose_files(call: Call) -> Any:
     for note in result["notes"]:
         call.say(f"  note: {note}")
     call.say(
-        f"{result['flagged']} images flagged, {result['clean']} not, {result['refused']} files refused; "
-        f"{result['known']} were done before"
+        f"{count_of(result['flagged'], 'image')} flagged, {result['clean']} not, "
+        f"{count_of(result['refused'], 'file')} refused; {result['known']} done before"
     )
     call.say_refused(result["refused_files"], result["refused"])
     call.say(f"  {result['report']} lists every file, {result['gallery']} shows the highest confidence first")

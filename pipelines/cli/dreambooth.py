@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from pipelines.services.standalone.treatment import TreatmentRequest
     from storage.workspace import Workspace
 
-PRESET = "diffdoctor-without-regularisation"
-STEPS = 10
-"""Of the treatment too, as DiffDoctor draws with FLUX.1-dev after DreamBooth."""
-
 
 def dreambooth_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
@@ -64,7 +60,12 @@ def dreambooth_arguments(parser: argparse.ArgumentParser) -> None:
 
 def dreambooth(call: Call) -> Any:
     """Learn, and treat if a detector is named."""
-    from pipelines.services.standalone.dreambooth import learn_here, plan_instance, write_instance_lora
+    from pipelines.services.standalone.dreambooth import (
+        learn_here,
+        plan_instance,
+        require_instance,
+        write_instance_lora,
+    )
     from pipelines.services.standalone.output import begun_output, output_workspace
 
     given = call.options
@@ -78,6 +79,8 @@ def dreambooth(call: Call) -> Any:
     ):
         plan = plan_instance(workspace, request)
         plan = type(plan).model_validate(with_settings(plan.model_dump(mode="json"), given.learn))
+        for note in require_instance(workspace, plan):
+            call.say(f"  note: {note}")
     with output_workspace(out, call.named_workspace) as workspace:
         with tracked(call, f"instance-{out.name}", plan.model_dump(mode="json"), out):
             learned = learn_here(workspace, plan, given.device, call.report)
@@ -88,13 +91,15 @@ def dreambooth(call: Call) -> Any:
             call.say(f"  refused: {line}")
         result = {**learned, "lora": str(folder)}
         if given.detector or call.named_workspace is not None:
-            result["treatment"] = treat(call, workspace, request, learned["learned"])
+            result["treatment"] = treat(call, workspace, request, learned)
     return result
 
 
-def treat(call: Call, workspace: "Workspace", request: "InstanceRequest", learned: str) -> dict[str, Any]:
+def treat(
+    call: Call, workspace: "Workspace", request: "InstanceRequest", learned: dict[str, Any]
+) -> dict[str, Any]:
     """Treat the instance's layers, and measure what that costs in likeness."""
-    from pipelines.services.standalone.dreambooth import measure_likeness
+    from pipelines.services.standalone.dreambooth import with_instance, write_likeness
     from pipelines.services.standalone.treatment import (
         plan_treatments,
         require_inputs,
@@ -104,26 +109,28 @@ def treat(call: Call, workspace: "Workspace", request: "InstanceRequest", learne
     )
 
     given, out = call.options, call.options.out
-    plans, notes = plan_treatments(workspace, treatment_request(call, request, learned), call.report)
+    plans, notes = plan_treatments(
+        workspace, treatment_request(call, request, learned["learned"]), call.report
+    )
     for note in notes:
         call.say(f"  note: {note}")
     if len(plans) > 1:
         raise ConfigRefused(f"--preset {given.preset} has two runs; dreambooth treats once")
-    tuning = plans[0].tuning
-    sampling = tuning.sampling.model_copy(update={"steps": STEPS})
-    plan = plans[0].model_copy(update={"tuning": tuning.model_copy(update={"sampling": sampling})})
+    given_instance = with_instance(plans[0].model_dump(mode="json"), learned["run"])
+    plan = type(plans[0]).model_validate(given_instance)
     if given.guard_likeness:
         plan = plan.model_copy(update={"scorers": (f"likeness:{given.encoder}#{request.images}",)})
     plan = treatment.changed(plan, given.set)
     require_inputs(workspace, plan)
     with tracked(call, run_id(plan), plan.model_dump(mode="json"), out):
         result = treat_here(workspace, plan, given.device, call.report)
-    likeness = measure_likeness(
-        workspace, result["run"], request, given.encoder, out, given.device, call.report
-    )
-    figures = write_results(workspace, result, out, given.device, call.report, {"likeness": likeness})
+    figures = write_results(workspace, result, out, given.device, call.report)
     call.report.close()
     treatment.say_figures(call, figures)
+    likeness = figures.get("likeness")
+    if likeness is None:
+        return figures
+    write_likeness(workspace, learned["run"], result["run"], out)
     if "note" in likeness:
         call.say(f"  {likeness['note']}")
     else:
@@ -148,17 +155,18 @@ def request_of(call: Call) -> "InstanceRequest":
         updates=given.updates,
         seed=given.seed or 0,
         name=given.name,
+        encoder=given.encoder,
     )
 
 
 def treatment_request(call: Call, request: "InstanceRequest", learned: str) -> "TreatmentRequest":
     """The treatment of the generator that has learned the instance; its own scenes unless there are
     prompts."""
-    from pipelines.services.standalone.dreambooth import scene_prompts
+    from pipelines.services.standalone.dreambooth import PRESET, scene_prompts
     from pipelines.services.standalone.treatment import TreatmentRequest, read_prompt_file
 
     given = call.options
-    treated, unseen = scene_prompts(request)
+    treated, unseen = scene_prompts(request.instance_prompt, request.class_prompt)
     prompts = read_prompt_file(given.prompts) if given.prompts else () if given.category else treated
     held_out = read_prompt_file(given.held_out) if given.held_out else () if given.category else unseen
     return TreatmentRequest(
@@ -179,7 +187,7 @@ def recorded(call: Call, request: "InstanceRequest") -> dict[str, Any]:
     given = call.options
     names = (
         *("detector", "prompts", "held_out", "category", "preset", "reward", "set", "learn"),
-        *("encoder", "guard_likeness", "real"),
+        *("guard_likeness", "real"),
     )
     settings = asdict(request) | {name: getattr(given, name) for name in names}
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
+from dataengine.records import count_of
 from pipelines.cli.command import ACTOR, Call, Command, with_settings
 from pipelines.cli.selections import FILTER_HELP, query_of
 
@@ -111,8 +112,9 @@ def _repair_selection(call: Call, run: "RepairRun") -> Any:
 
 def _counts(result: dict[str, Any]) -> str:
     return (
-        f"{result['repaired']} images repaired, {result['unchanged']} left as they were, {result['refused']} "
-        f"refused; {result['regions_repaired']} of {result['regions']} regions were redrawn"
+        f"{count_of(result['repaired'], 'image')} repaired, {result['unchanged']} left as they were, "
+        f"{result['refused']} refused; {result['regions_repaired']} of "
+        f"{count_of(result['regions'], 'region')} redrawn"
     )
 
 

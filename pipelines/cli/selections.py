@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
+from dataengine.records import count_of
 from pipelines.cli.command import ACTOR, Call, Command, OutsideRounds, with_settings
 
 if TYPE_CHECKING:
@@ -154,8 +155,8 @@ def settings_of(name: str) -> "Callable[[], type[SelectionRun]]":
 
 def _diagnosed(result: dict[str, Any]) -> str:
     return (
-        f"{result['images']} images predicted by {result['name']}, {result['suspected']} flagged; "
-        f"{result['known']} of {result['selected']} were predicted before"
+        f"{count_of(result['images'], 'image')} predicted by {result['name']}, {result['suspected']} "
+        f"flagged; {result['known']} of {result['selected']} predicted before"
     )
 
 
@@ -169,11 +170,13 @@ def _categorized(result: dict[str, Any]) -> str:
 def _mined(result: dict[str, Any]) -> str:
     hard = f"hard categories: {', '.join(result['hard'])}" if result["hard"] else "no category is hard"
     line = f"{result['queued']} of {result['considered']} candidates queued as {result['round']}; {hard}"
-    return line + f"; {result['unpredicted']} images have no prediction yet" * bool(result["unpredicted"])
+    return line + f"; {count_of(result['unpredicted'], 'image')} without a prediction yet" * bool(
+        result["unpredicted"]
+    )
 
 
 def _pseudo_labelled(result: dict[str, Any]) -> str:
-    return f"{result['images']} pseudo-labels by {result['name']}, {result['flawed']} flawed"
+    return f"{count_of(result['images'], 'pseudo-label')} by {result['name']}, {result['flawed']} flawed"
 
 
 SUMMARIES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.cli.command import Call, Command, with_settings
+from pipelines.cli.command import Call, Command, tracking_argument, with_settings
 from pipelines.cli.training import training_run
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )
+    tracking_argument(parser)
 
 
 def train(call: Call) -> Any:
@@ -80,6 +81,7 @@ def train(call: Call) -> Any:
         licence=given.licence,
         validation=given.validation,
         workspace=call.named_workspace,
+        track=given.track or "",
     )
     result = train_on_masks(request, given.device, call.report, call.say)
     call.report.close()

@@ -21,7 +21,7 @@ from dataengine import durable
 from dataengine.errors import ClinicError, InputRefused
 from dataengine.images import decode, stored_size
 from dataengine.masks import dequantise
-from dataengine.records import DetectorVersion, Image, OperatingPoint, Report, digest, no_report
+from dataengine.records import DetectorVersion, Image, OperatingPoint, Report, count_of, digest, no_report
 from pipelines.exchange.importer import Ingest, Reading, import_reading
 from pipelines.exchange.metadata import Note, Refusal, displayable_name
 from pipelines.reports.diagnosis import (
@@ -189,8 +189,8 @@ class FileDiagnoser:
         shown = self._showcase.shown()
         counts = count_states(found)
         lead = (
-            f"{counts['flagged']} images flagged, {counts['clean']} not, {counts['refused']} files refused; "
-            f"{self.detector.name}"
+            f"{count_of(counts['flagged'], 'image')} flagged, {counts['clean']} not, "
+            f"{count_of(counts['refused'], 'file')} refused; {self.detector.name}"
         )
         page = render_gallery(shown, found, f"{self.detector.name} {self.detector.text}", self.detector.notes)
         with writing(self.out):

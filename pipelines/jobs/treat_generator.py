@@ -24,6 +24,7 @@ from pipelines.generators.register import register_weights
 from pipelines.generators.similarity import open_lpips, pair_similarity, similarity_figures
 from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment, tuning_for
 from pipelines.jobs.estimate import estimate_run
+from pipelines.jobs.likeness import measure_likeness
 from pipelines.jobs.previews import SAMPLES, save_samples
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.devices import naming_out_of_memory
@@ -82,6 +83,8 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     if result["treated"] is not None and "judged" not in result:
         with naming_out_of_memory("judging the treated generator", SMALLER):
             figures, rows = compare_on_held_out(context, plan, base, detector, texts["judge"], result)
+            if plan.instance:
+                figures["likeness"] = measure_likeness(context, plan.instance, rows)
         context.workspace.job_files.put(run, PAIRS, rows)
         result = store_result(context, result, run, figures)
     return {name: result[name] for name in ("treatment", "generator", "detector", "treated", "kept")}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dataengine.csv_files import as_csv
 from dataengine.durable import make_folder, write_text
 from dataengine.errors import InputRefused
-from dataengine.records import digest
+from dataengine.records import count_of, digest
 from pipelines.exchange.safe_files import path_inside
 
 if TYPE_CHECKING:
@@ -115,7 +115,9 @@ def note_on_prompts(count: int) -> list[str]:
     """What to say of `count` images with artifacts that came without a prompt; nothing for none."""
     if not count:
         return []
-    return [f"{count} images with artifacts came without a prompt, so an empty one was used: give one"]
+    return [
+        f"{count_of(count, 'image')} with artifacts came without a prompt, so an empty one was used: give one"
+    ]
 
 
 def report_csv(outcomes: Sequence[ImageOutcome]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from dataengine.csv_files import as_csv
 from dataengine.images import encode_png
 from dataengine.masks import dequantise
+from dataengine.records import count_of
 from pipelines.generators.measures import MeasuredPairs
 from pipelines.generators.similarity import MEASURES
 from pipelines.reports.contact_sheet import Gallery, Tile, render_sheet
@@ -93,8 +94,8 @@ def notes_of(heading: Heading, measured: MeasuredPairs) -> list[str]:
     said = [figures["similarity"]["note"], figures["distances"]["note"]]
     for name, one in figures.items():
         if isinstance(one, dict) and one.get("unknown"):
-            pairs = "pair is" if one["unknown"] == 1 else "pairs are"
-            said.append(f"{one['unknown']} {pairs} left out of {name}: the model gave no clear answer")
+            pairs = count_of(one["unknown"], "pair")
+            said.append(f"{pairs} left out of {name}: the model gave no clear answer")
     return [*heading.notes, *(note for note in said if note)]
 
 
@@ -159,7 +160,7 @@ def similarity_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:
             ("FID", f"{far['fid']:.3f}"),
             ("KID", f"{far['kid']:.5f} ± {far['kid_std']:.5f}"),
             ("precision, recall", f"{far['precision']:.3f}, {far['recall']:.3f}"),
-            ("features", f"{far['network']}, {far['images']} images"),
+            ("features", f"{far['network']}, {count_of(far['images'], 'image')}"),
         ]
     return rows
 

@@ -68,6 +68,20 @@ def render_tile(tile: Tile, side: int) -> Image.Image:
     return image
 
 
+def render_strip(images: Sequence[np.ndarray], side: int = 128) -> Image.Image:
+    """The images in one row, each `side` pixels high; the gaps are transparent."""
+    scaled = [
+        Image.fromarray(one).resize((max(1, round(one.shape[1] * side / one.shape[0])), side))
+        for one in images
+    ]
+    strip = Image.new("RGBA", (sum(one.width + GAP for one in scaled) - GAP, side))
+    left = 0
+    for one in scaled:
+        strip.paste(one, (left, 0))
+        left += one.width + GAP
+    return strip
+
+
 def render_sheet(gallery: Gallery, side: int = 128) -> Image.Image:
     """The gallery as one image, `side` pixels per tile."""
     heading, line = ImageFont.load_default(20), ImageFont.load_default(12)

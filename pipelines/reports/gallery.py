@@ -13,6 +13,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, Template
 from PIL import Image
 
+from dataengine.records import count_of
+
 MOST = 200
 """Images on a page; the report lists all."""
 SIDE = 640
@@ -46,4 +48,5 @@ def _template(path: Path) -> Template:
         autoescape=True, loader=FileSystemLoader([path.parent, Path(__file__).parent]), auto_reload=False
     )
     environment.filters["confidence"] = lambda value: f"{value:.2f}"
+    environment.filters["count_of"] = count_of
     return environment.get_template(path.name)

@@ -1,14 +1,15 @@
-"""Settings of work on selections of images (torch-free)."""
+"""Settings of work on selections of images, or on images of an instance (torch-free)."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from dataengine.config import Config
+from dataengine.config import Config, Location
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
 from dataengine.injection.config import InjectionConfig, RedrawConfig
 from dataengine.records import Source
-from dataengine.treatment.config import SamplingConfig
+from dataengine.treatment.config import SamplingConfig, TreatmentConfig
+from dataengine.treatment.presets import dreambooth
 from dataengine.treatment.repair.config import RepairConfig
 from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
@@ -141,3 +142,35 @@ class RepairRun(SelectionRun):
     """Which artifacts are redrawn, and how."""
     sampling: SamplingConfig = SamplingConfig(steps=20, batch=4)
     """Sampling of the candidates."""
+
+
+class InstanceRun(Config):
+    """DreamBooth: an instance LoRA of a generator, outside a round."""
+
+    generator: str
+    """Id of the generator."""
+    images: Annotated[str, Location(kind="folder")] = ""
+    """Folder with images of the instance; empty where images of the catalog show it."""
+    ids: tuple[str, ...] = Field(default=(), max_length=200)
+    """Images of the catalog that show the instance, instead of a folder, by id."""
+    instance_prompt: str = Field(min_length=1, max_length=1000)
+    """Names the instance by a rare word: "a sks dog"."""
+    class_prompt: str = Field(min_length=1, max_length=1000)
+    """Says what it is: "a dog"."""
+    class_images: int = Field(default=200, ge=0, le=10_000)
+    """Images of the class that are drawn for the prior preservation; 0 leaves it out."""
+    name: str = Field(default="", max_length=200)
+    """Name of the generator with the LoRA; empty for the generator's name followed by the instance prompt."""
+    encoder: Annotated[str, Location(kind="scorer")] = ""
+    """Image encoder of transformers, such as DINO or CLIP, that measures the likeness to the instance before
+    and after a treatment of these layers; empty leaves it out."""
+    learning: TreatmentConfig = dreambooth()
+    """Optimizer, LoRA and sampling."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "InstanceRun":
+        if bool(self.images) == bool(self.ids):
+            raise ValueError(
+                "name either a folder with images of the instance, or a selection of images of the catalog"
+            )
+        return self

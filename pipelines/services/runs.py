@@ -32,12 +32,12 @@ from storage.workspace import Workspace
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-TRAINING, TREATMENT = "retrain", "treat"
+TRAINING, TREATMENT, INSTANCE = "retrain", "treat", "dreambooth"
 RECIPE = "recipe "
 """Before a recipe's name among presets."""
 
 
-KINDS = {TRAINING: "train", TREATMENT: "treat"}
+KINDS = {TRAINING: "train", TREATMENT: "treat", INSTANCE: "instance"}
 NO_WORKER = "No worker is running, so this job is waiting. Start one with “clinic worker”."
 RATE_SECONDS = 30.0
 """The rate is averaged over this many seconds."""

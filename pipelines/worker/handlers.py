@@ -56,6 +56,7 @@ def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
 MODULES = {
     "retrain": "pipelines.jobs.train_detector:retrain_job",
     "treat": "pipelines.jobs.treat_generator:treat_job",
+    "dreambooth": "pipelines.jobs.learn_instance:learn_job",
     "compare": "pipelines.jobs.compare_generators:compare_job",
     "refine": "pipelines.jobs.refine_generator:refine_job",
     "diagnose": "pipelines.jobs.selections:diagnose_job",

@@ -17,6 +17,8 @@ from ui.web.sessions import Person, Requires, SignedIn
 LOG_TAIL = 8_000
 POINTS = 800
 
+Kind = Literal["retrain", "treat", "dreambooth"]
+
 Admin = Annotated[Person, Requires(ADMINS, "changing the order of the queue")]
 
 
@@ -90,7 +92,7 @@ def queue_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/api/queue")
 
     @routes.post("/{kind}/{run_id}/first")
-    def move_first(kind: Literal["retrain", "treat"], run_id: str, person: Admin) -> dict[str, str]:
+    def move_first(kind: Kind, run_id: str, person: Admin) -> dict[str, str]:
         runs.move_run_first(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"moved": run_id}
 

@@ -12,10 +12,12 @@ from pipelines.config import TreatmentRun
 from pipelines.services import jobs, preflight, queue, runs
 from pipelines.services.locations import check_locations, offers
 from pipelines.services.model_card import judged_of, packed
+from pipelines.services.standalone.dreambooth import PRESET, likeness_png, offer_treatment
 from pipelines.services.standalone.treatment import treatment_strip
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.runs.routes import Settings, run_routes, run_rows, sample_ref
+from ui.treat.instances import instance_routes
 from ui.web.access import ENGINEERS
 from ui.web.blob_pool import reads_blobs
 from ui.web.images import image_response
@@ -27,6 +29,7 @@ Engineer = Annotated[Person, TREATING]
 SHOWN = 100
 PAIRS = 24
 MAX_PROMPTS = 2 << 20
+RUN_ID = r"^[\w-]*$"
 NEEDS_CHOOSING = "choose a generator first; register one with clinic generators --add FOLDER"
 
 
@@ -43,14 +46,18 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/treat."""
     routes = APIRouter(prefix="/api/treat", dependencies=[TREATING])
     routes.include_router(run_routes(workspace, runs.TREATMENT))
+    routes.include_router(instance_routes(workspace))
 
     @routes.get("/overview")
     def show_overview() -> dict[str, Any]:
         return overview(workspace)
 
     @routes.get("/form")
-    def described_form(preset: Annotated[str, Field(max_length=100)] = "") -> dict[str, Any]:
-        return treatment_form(workspace, preset)
+    def described_form(
+        preset: Annotated[str, Field(max_length=100)] = "",
+        instance: Annotated[str, Field(max_length=200, pattern=RUN_ID)] = "",
+    ) -> dict[str, Any]:
+        return treatment_form(workspace, preset, instance)
 
     @routes.post("/prompts")
     async def prompts(request: Request) -> dict[str, list[str]]:
@@ -106,6 +113,14 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     @reads_blobs
     def strip(treatment_id: str) -> Response:
         return Response(treatment_strip(workspace, treatment_id), media_type="image/png")
+
+    @routes.get("/treatments/{treatment_id}/likeness.png")
+    @reads_blobs
+    def likeness(treatment_id: str) -> Response:
+        with workspace.catalog(read_only=True) as catalog:
+            result = catalog.treatments.get(treatment_id).result
+        instance = result.get("judged", {}).get("likeness", {}).get("instance", "")
+        return Response(likeness_png(workspace, instance, result.get("run", "")), media_type="image/png")
 
     @routes.get("/treatments/{treatment_id}/lora.zip")
     def lora(treatment_id: str) -> Response:
@@ -170,6 +185,7 @@ def overview(workspace: Workspace) -> dict[str, Any]:
         ],
         "more": max(0, len(found) - SHOWN),
         "runs": run_rows(workspace, runs.TREATMENT),
+        "instances": run_rows(workspace, runs.INSTANCE),
         "worker": bool(queue.workers_alive(workspace)),
     }
 
@@ -183,8 +199,9 @@ def ratios(judged: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def treatment_form(workspace: Workspace, preset: str) -> dict[str, Any]:
-    """The form, filled in from a preset, and its choices."""
+def treatment_form(workspace: Workspace, preset: str, instance: str = "") -> dict[str, Any]:
+    """The form, filled in from a preset, and its choices; for the layers that the run `instance` learned,
+    also with that generator and with prompts of its instance."""
     with workspace.catalog(read_only=True) as catalog:
         generators = list(reversed(catalog.generators.offered()))
         detectors = list(reversed(catalog.detectors.offered()))
@@ -192,9 +209,14 @@ def treatment_form(workspace: Workspace, preset: str) -> dict[str, Any]:
             {one.category for row in catalog.rounds.list() for one in catalog.hard.of_round(row.id)}
         )
     presets = runs.treatment_presets(generators[-1].id if generators else "")
-    name = preset if preset in presets else next(iter(presets))
+    usual = [one for one in presets if not instance or runs.preset_slug(one) == PRESET]
+    name = preset if preset in presets else usual[0]
+    values = presets[name]
+    if instance:
+        values, learned = offer_treatment(workspace, values, instance)
+        generators = [learned, *(one for one in generators if one.id != learned.id)]
     return {
-        "fields": form(TreatmentRun, presets[name], offers(workspace)),
+        "fields": form(TreatmentRun, values, offers(workspace)),
         "presets": list(presets),
         "preset": name,
         "choices": {
@@ -287,12 +309,16 @@ def before_and_after(
 
 
 def jobs_behind(workspace: Workspace, treatment_id: str) -> list[Job]:
-    """The jobs of the run, or of the round's stage, that made a treatment."""
+    """The jobs of the run, or of the round's stage, that made a treatment; a command's run has none."""
     with workspace.catalog(read_only=True) as catalog:
         found = catalog.treatments.get(treatment_id)
         of_stages = catalog.jobs.list(kind=STAGE_JOB) if found.round_id else []
     if found.round_id is not None:
         wanted = {"round_id": found.round_id, "stage": "treat"}
         return [one for one in of_stages if one.args == wanted]
-    run = found.result.get("run")
-    return [] if run is None else list(runs.run_of(workspace, runs.TREATMENT, run).jobs)
+    made = (
+        run
+        for run in runs.runs(workspace, runs.TREATMENT, limit=1_000_000)
+        if run.id == found.result.get("run")
+    )
+    return [job for run in made for job in run.jobs]

@@ -4,17 +4,17 @@ First the diffusion loss on images of the instance and on generated images of it
 then the same layers are treated on instance and class prompts (DiffDoctor, "DiffDoctor on DreamBooth").
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dataengine import durable
 from dataengine.diagnosis.detector import Detector
-from dataengine.errors import ConfigRefused
+from dataengine.errors import ConfigRefused, Paused
 from dataengine.images import decode, encode_png
 from dataengine.quality.guard import Guard
-from dataengine.records import Report, no_report
+from dataengine.records import Report, no_report, not_pausing
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import generate
@@ -30,12 +30,13 @@ def learn_instance(
     work: Path,
     class_images: int = 200,
     report: Report = no_report,
+    pausing: Callable[[], bool] = not_pausing,
 ) -> TreatmentResult:
     """Train an instance LoRA; see `presets.dreambooth` for the settings. Resumes the run in `work`.
 
     `images`, uint8 HWC of any sizes, show the instance; `instance_prompt` names it by a rare word ("a sks
     dog"), `class_prompt` what it is ("a dog"). Without `class_images` there is no prior preservation. Raises
-    `ConfigRefused` for no images, or equal prompts.
+    `ConfigRefused` for no images, or equal prompts, and `Paused` once `pausing` returns true.
     """
     if not images or instance_prompt == class_prompt:
         raise ConfigRefused(
@@ -43,11 +44,13 @@ def learn_instance(
             "DreamBooth needs images and two different prompts"
         )
     drawn = draw_class(
-        family, class_prompt, class_images, config.sampling, config.seed, work / "class", report
+        family, class_prompt, class_images, config.sampling, config.seed, work / "class", report, pausing
     )
     mixed, captions = mix_with_class(images, drawn, instance_prompt, class_prompt)
     settings = config if drawn else config.model_copy(update={"paired": False})
-    return treat(settings, family, None, [instance_prompt], mixed, captions, None, work, report)
+    return treat(
+        settings, family, None, [instance_prompt], mixed, captions, None, work, report, pausing=pausing
+    )
 
 
 def treat_instance(
@@ -76,6 +79,7 @@ def draw_class(
     seed: int,
     folder: Path,
     report: Report = no_report,
+    pausing: Callable[[], bool] = not_pausing,
 ) -> list[np.ndarray]:
     """`count` images of the class, uint8 HWC, by a family without the instance LoRA; those that are in
     `folder` already are read from there."""
@@ -84,6 +88,8 @@ def draw_class(
     durable.make_folder(folder)
     for start in range(0, len(missing), settings.batch):
         rows = missing[start : start + settings.batch]
+        if pausing():
+            raise Paused(f"paused with {start} of {len(missing)} images of the class drawn; resume it")
         report(start, len(missing), "drawing images of the class")
         drawn = generate(family, [prompt] * len(rows), [seed + row for row in rows], settings)
         for row, image in zip(rows, drawn, strict=True):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dataengine.errors import ConfigRefused, InputRefused
 from dataengine.records import CLINIC as CLINIC_DOMAIN
-from dataengine.records import DetectorVersion, GeneratorVersion, Report, digest, no_report
+from dataengine.records import DetectorVersion, GeneratorVersion, Report, count_of, digest, no_report
 from pipelines.config import ComparisonRun, ComparisonSettings, MeasuresConfig
 from pipelines.services.images.work import run_here
 from pipelines.services.standalone.models import CLINIC_GENERATORS, find_detector, find_generator
@@ -70,7 +70,7 @@ def compare(
             before=before.name,
             after=after.name,
             detector=detector.name,
-            prompts=f"{len(prompts)} prompts from {Path(request.prompts).name}",
+            prompts=f"{count_of(len(prompts), 'prompt')} from {Path(request.prompts).name}",
             notes=notes_on(detector, request.before in CLINIC_GENERATORS),
         )
 

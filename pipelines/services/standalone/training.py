@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from dataengine import durable
 from dataengine.diagnosis.encoders import IMAGENET, MIT_NAMES, RANDOM
 from dataengine.errors import InputRefused, NotFound
-from dataengine.records import DetectorVersion, Report, Source, Split, digest, no_report
+from dataengine.records import DetectorVersion, Report, Source, Split, count_of, digest, no_report
 from pipelines.config import TrainingRun
 from pipelines.services.standalone.models import CLINIC, HUB_ID, find_detector
-from pipelines.services.standalone.output import HIDDEN, begin_output, output_workspace
+from pipelines.services.standalone.output import HIDDEN, begun_output, output_workspace
 from pipelines.services.training import here
+from pipelines.services.training.tracking import tracked_report
 
 if TYPE_CHECKING:
     from pipelines.exchange.importer import ImportResult, Reading, Row
@@ -48,6 +49,8 @@ class MaskTraining:
     validation: float = 0.15
     """Share of the images that is held back."""
     workspace: Path | None = None
+    track: str = ""
+    """Tracker that the figures are also logged to."""
 
     def settings(self) -> dict[str, Any]:
         """What the result depends on, as JSON."""
@@ -81,40 +84,59 @@ def train_on_masks(
     if not 0 < request.validation <= UNEVEN:
         raise InputRefused(f"--validation {request.validation:g} must lie above 0 and at most {UNEVEN:g}")
     found = _read(request)
-    begin_output(request.out, "train", request.settings())
     state = request.out / HIDDEN / "training.json"
-    with output_workspace(request.out, request.workspace) as workspace:
-        data = _import(workspace, request, found, report)
-        say(describe_data(data))
+    with (
+        begun_output(request.out, "train", request.settings()),
+        output_workspace(request.out, request.workspace) as workspace,
+    ):
+        data, problems = _import(workspace, request, found, report)
         plan = _with_start(workspace, request.plan)
-        _require_flaws(workspace, plan, say)
-        for check in here.training_warnings(workspace, plan, ("worker",)):
-            say(f"note: {check.text}")
+        notes = [_require_flaws(workspace, plan, data["refused_files"])]
+        if _trained(workspace, state) is None:
+            notes += here.require_training(workspace, plan)
+    _write_problems(request.out / PROBLEMS, problems)
+    say(describe_data(data))
+    for note in filter(None, notes):
+        say(f"note: {note}")
+    with output_workspace(request.out, request.workspace) as workspace:
         curves = Curves(request.out / HIDDEN / "curves.jsonl", report)
         version = _trained(workspace, state)
         if version is None:
-            result = here.train_detector(workspace, plan, device, curves)
-            version = here.trained_detector(workspace, result)
+            version = _train(workspace, request, plan, device, curves)
             durable.write_text(state, json.dumps({"detector": version.id}))
         context = real_context(workspace, device, report)
         return write_training(context, version, plan, request.out, data, curves.series())
 
 
+def _train(
+    workspace: "Workspace", request: MaskTraining, plan: TrainingRun, device: str | None, curves: "Curves"
+) -> DetectorVersion:
+    """Train, with the figures in the tracker that the request names."""
+    logged: AbstractContextManager[Report] = nullcontext(curves)
+    if request.track:
+        run, settings = f"train-{request.out.name}", plan.model_dump(mode="json")
+        logged = tracked_report(curves, request.track, run, settings, request.out / "tracking")
+    with logged as report:
+        return here.trained_detector(workspace, here.train_detector(workspace, plan, device, report))
+
+
 def describe_data(data: Mapping[str, Any]) -> str:
     """What was read, in one sentence."""
-    parts = [f"{data['masked']} of {data['images']} images have a mask"]
+    parts = [f"{data['masked']} of {count_of(data['images'], 'image')} with a mask"]
     if data["unmasked"]:
         parts.append(
-            f"{data['unmasked']} without one are taken as free of artifacts"
+            f"{data['unmasked']} without one, taken as free of artifacts"
             if data["unmasked_are_clean"]
-            else f"{data['unmasked']} without one are left out (--clean takes them as free of artifacts)"
+            else f"{data['unmasked']} without one, left out (--clean takes such as free of artifacts)"
         )
     if data["lost_masks"]:
-        parts.append(f"{data['lost_masks']} masks belong to no image")
+        parts.append(f"{count_of(data['lost_masks'], 'mask')} without an image")
     if data["real"]:
-        parts.append(f"{data['real']} real images without artifacts")
+        parts.append(f"{count_of(data['real'], 'real image')} without artifacts")
     if data["refused"]:
-        parts.append(f"{data['refused']} files refused, never counted as clean; {PROBLEMS} lists all")
+        parts.append(
+            f"{count_of(data['refused'], 'file')} refused, never counted as clean; {PROBLEMS} lists all"
+        )
     return "; ".join(parts)
 
 
@@ -173,16 +195,18 @@ def _read(request: MaskTraining) -> _Found:
     return _Found(labelled=labelled, masked=masked, real=read_folder(request.real) if request.real else None)
 
 
-def _import(workspace: "Workspace", request: MaskTraining, found: _Found, report: Report) -> dict[str, Any]:
-    """Import the images, in splits drawn by the training's seed; what was read, in counts."""
+def _import(
+    workspace: "Workspace", request: MaskTraining, found: _Found, report: Report
+) -> "tuple[dict[str, Any], list[ImportResult]]":
+    """Import the images, in splits drawn by the training's seed; what was read, in counts, and the results
+    of importing."""
     results = [_import_reading(workspace, request, found.labelled, "imported", report)]
     if found.real is not None:
         results.append(_import_reading(workspace, request, found.real, "real", report))
     refused = [one for result in results for one in result.refused if one.name != CLEAN]
     lost = sum(one.reason.startswith(NOT_IMAGES) for one in refused)
-    _write_problems(request.out / PROBLEMS, results)
     images = found.labelled.total
-    return {
+    data = {
         "images": images,
         "masked": found.masked,
         "unmasked": images - found.masked,
@@ -194,6 +218,7 @@ def _import(workspace: "Workspace", request: MaskTraining, found: _Found, report
         "remarks": [remark for result in results for remark in result.losses],
         "refused_files": [f"{one.name}: {one.reason}" for one in refused],
     }
+    return data, results
 
 
 def _import_reading(
@@ -281,8 +306,9 @@ def _with_start(workspace: "Workspace", plan: TrainingRun) -> TrainingRun:
     return plan
 
 
-def _require_flaws(workspace: "Workspace", plan: TrainingRun, say: Callable[[str], None]) -> None:
-    """Raise `InputRefused` where no training image has an artifact, and say so of the validation images."""
+def _require_flaws(workspace: "Workspace", plan: TrainingRun, refused: Sequence[str]) -> str:
+    """Raise `InputRefused` where no training image has an artifact; a note where no validation image has one,
+    else "". `refused` names the files that were not read."""
     from pipelines.detectors.training_data import read_training_data
     from pipelines.detectors.training_set import labelled_items
 
@@ -293,15 +319,17 @@ def _require_flaws(workspace: "Workspace", plan: TrainingRun, say: Callable[[str
         for split in splits
     }
     if not marked["train"]:
+        first = f"; {count_of(len(refused), 'file')} refused, the first is {refused[0]}" if refused else ""
         raise InputRefused(
-            f"no mask of a training image marks an artifact ({marked['validation']} of validation images "
-            f"do); give more masks with white areas. {PROBLEMS} lists what was refused"
+            f"no mask of a training image marks an artifact (of validation images: {marked['validation']}); "
+            f"give more masks with white areas{first}"
         )
-    if not marked["validation"]:
-        say(
-            "note: no validation image has an artifact, so little can be said of the detector; give more "
-            "images or a larger --validation"
-        )
+    if marked["validation"]:
+        return ""
+    return (
+        "no validation image has an artifact, so little can be said of the detector; give more images or a "
+        "larger --validation"
+    )
 
 
 def _trained(workspace: "Workspace", state: Path) -> DetectorVersion | None:

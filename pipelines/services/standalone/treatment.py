@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dataengine import durable
 from dataengine.errors import ConfigRefused, InputRefused, NotFound
-from dataengine.records import Report, digest, no_report
+from dataengine.records import Report, count_of, digest, no_report
 from pipelines.config import CLINIC, PromptChoice, TreatmentRun
 from pipelines.services import preflight, runs
 from pipelines.services.images.work import run_here
@@ -217,10 +216,9 @@ def write_results(
     out: Path,
     device: str | None = None,
     report: Report = no_report,
-    measured: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Write the run's LoRA, sheets and tables into `out`, and return its figures, with `measured` among them,
-    and the files' paths. Work that draws images is left out where its file is there."""
+    """Write the run's LoRA, sheets and tables into `out`, and return its figures and the files' paths. Work
+    that draws images is left out where its file is there."""
     from pipelines.jobs.treat_generator import LOOKS, PAIRS
     from pipelines.reports import treatment as sheets
 
@@ -247,11 +245,13 @@ def write_results(
     if rows:
         first, worse = sheets.flawed_first(rows), sheets.worse_first(rows)
         keep("pairs.csv", sheets.pairs_csv(rows).encode())
-        lead = f"{len(rows)} held-out pairs of one prompt and seed, the most artifacts before first"
+        lead = (
+            f"{count_of(len(rows), 'held-out pair')} of one prompt and seed, the most artifacts before first"
+        )
         keep_sheet("pairs.png", first, "Before and after", lead)
-        lead = f"{len(worse)} of {len(rows)} pairs, the largest rise of mean confidence first"
+        lead = f"{len(worse)} of {count_of(len(rows), 'pair')}, the largest rise of mean confidence first"
         keep_sheet("worse.png", worse, "Pairs that got worse", lead)
-    figures = {**figures_of(found.result, rows), **measured}
+    figures = figures_of(found.result, rows)
     keep(FIGURES, (json.dumps({**figures, "config": found.config}, indent=1) + "\n").encode())
     if found.treated_id is not None:
         keep_lora(workspace, treatment, rows, out / "lora")
@@ -281,7 +281,9 @@ def figures_of(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> 
     """What is quoted of a treatment."""
     names = ("treatment", "generator", "detector", "treated", "kept", "updates", "stopped", "looks", "judged")
     worse = sum(row["mean_after"] > row["mean_before"] for row in rows)
-    return {**{name: result.get(name) for name in names}, "worse": worse}
+    likeness = (result.get("judged") or {}).get("likeness")
+    measured = {"likeness": likeness} if likeness else {}
+    return {**{name: result.get(name) for name in names}, "worse": worse, **measured}
 
 
 def keep_lora(workspace: Workspace, treatment: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> None:

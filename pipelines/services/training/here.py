@@ -29,6 +29,12 @@ def plan_training(workspace: Workspace, recipe: str = "", start: str = "", seed:
     return plan.model_copy(update={"start": start}) if start else plan
 
 
+def require_training(workspace: Workspace, plan: TrainingRun) -> list[str]:
+    """What to know before a training in this process. Raises `ConfigRefused` when a check fails."""
+    preflight.require(preflight.training_checks(workspace, plan))
+    return [check.text for check in training_warnings(workspace, plan, ("worker",))]
+
+
 def training_warnings(workspace: Workspace, plan: TrainingRun, ignored: Sequence[str] = ()) -> list[Check]:
     """The checks of a training that did not pass but let it begin, such as a licence's limits."""
     checks = preflight.training_checks(workspace, plan)

@@ -81,6 +81,7 @@ def test_the_papers_settings():
     first, second = presets.sequential(draft, fix)
     assert first.region is None and second.region.reference == "given" and second.region.beta == 1e-3
     assert presets.dreambooth().pixel.weight == 0 and presets.dreambooth().offline.gamma == 1
+    assert presets.dreambooth().regularised(distilled=True), "schnell learns an instance too"
 
 
 METHODS = {

@@ -37,7 +37,7 @@ def test_files_are_repaired_into_a_folder(console: Console, tmp_path: Path) -> N
     status, out, err = console(*command)
     assert status == 0, err
     assert out.startswith("squares redraws what first finds; other chooses\n")
-    assert "1 images repaired, 0 left as they were, 1 refused; 1 of 1 regions were redrawn" in out
+    assert "1 image repaired, 0 left as they were, 1 refused; 1 of 1 region redrawn" in out
     assert f"refused: {tmp_path / 'in/b.png'}: not a PNG" in out and "gallery.html" in out
     again = console.json(*command)
     assert (again["known"], again["repaired"], again["chooser"]) == (1, 1, "other")

@@ -19,14 +19,14 @@ const waits = ({ state, position, progress, message }) => Boolean(position) || (
 
 export const pill = (state) => h("span", { class: `state ${state}` }, state);
 
-export function runList(rows, empty) {
+export function runList(rows, empty, name = "run") {
   if (!rows.length) return nothing(empty);
-  return h("ul", { class: "runlist" }, rows.map((row) => h("li", {}, h("a", { href: `?run=${encodeURIComponent(row.run)}` },
+  return h("ul", { class: "runlist" }, rows.map((row) => h("li", {}, h("a", { href: `?${name}=${encodeURIComponent(row.run)}` },
     h("span", { class: "words" }, h("b", {}, row.name), h("span", {}, `${when(row.created)}${row.by ? ` by ${row.by}` : ""}`)),
     row.state === "running" && !waits(row) ? h("progress", { value: row.progress, max: 1 }) : null, pill(waits(row) ? "waiting" : row.state)))));
 }
 
-// `api` is "/api/train" or "/api/treat"; `groups` say which figures share a chart; `done` shows the result.
+// `api` is "/api/train", "/api/treat" or "/api/treat/instances"; `groups` say which figures share a chart; `done` shows the result.
 export async function runView(root, { api, kind, id, back, groups, gallery, admin, done }) {
   const at = `${api}/runs/${encodeURIComponent(id)}`;
   const head = h("section", { class: "card panel standing" });

@@ -5,6 +5,7 @@ import { figure, when } from "/static/format.js";
 import { drawHeatAt, mapOf, pixels } from "/static/images.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
+import { instance, learn } from "/static/treat/instance.js";
 import { drawChecks, drawCurves, facts, flat, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/treat";
@@ -27,9 +28,10 @@ async function overview(root) {
   const seen = await get(`${API}/overview`);
   root.append(
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Treat"), h("p", { class: "lead" }, "Fine-tunes a generator so that a frozen detector finds fewer artifacts, under a quality guard.")),
-      h("span", { class: "gap" }), h("a", { class: "button", href: "?new=1" }, "New treatment")),
+      h("span", { class: "gap" }), h("a", { class: "button quiet", href: "?learn=1" }, "Learn an instance"), h("a", { class: "button", href: "?new=1" }, "New treatment")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so treatments do not start. Start one with “clinic worker”."),
-    h("div", { class: "two slim" }, panel("Runs", runList(seen.runs, "No standalone runs yet.")), panel("Treatments", treatments(seen))));
+    h("div", { class: "two slim" }, h("div", { class: "side" }, panel("Runs", runList(seen.runs, "No standalone runs yet.")),
+      seen.instances.length ? panel("Learned instances", runList(seen.instances, "", "instance")) : null), panel("Treatments", treatments(seen))));
 }
 
 function treatments({ treatments: rows, more }) {
@@ -45,7 +47,8 @@ function treatments({ treatments: rows, more }) {
 // ---- a new treatment ---------------------------------------------------------------------------------------
 
 async function fresh(root, { asked, go }) {
-  const described = await get(`${API}/form${asked.preset ? `?preset=${encodeURIComponent(asked.preset)}` : ""}`);
+  const chosen = Object.fromEntries(["preset", "instance"].filter((name) => asked[name]).map((name) => [name, asked[name]]));
+  const described = await get(`${API}/form?${new URLSearchParams(chosen)}`);
   const preflight = panel("Preflight", nothing("Checking…"));
   let turn = 0, timer = null;
   const changed = () => { clearTimeout(timer); timer = setTimeout(look, 400); };
@@ -59,7 +62,7 @@ async function fresh(root, { asked, go }) {
       judge: (field) => prompts(field, "evaluation prompts", described.categories, changed),
     },
   });
-  const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
+  const preset = h("select", { onchange: () => go({ ...chosen, new: 1, preset: preset.value }, { replace: true }) },
     described.presets.map((name) => h("option", { selected: name === described.preset }, name)));
 
   async function begin() {
@@ -84,7 +87,7 @@ async function fresh(root, { asked, go }) {
     }
   }
 
-  root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, "New treatment"),
+  root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, asked.instance ? "Treat a learned instance" : "New treatment"),
     h("p", { class: "lead" }, "Writes prompts, trains a LoRA, verifies it in a fresh pipeline, and compares before and after on held-out prompts. You can close this page; the run continues on the server."),
     h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "preset"), preset, h("small", {}, "A recipe, or a published objective with its settings.")), made.node),
       h("div", { class: "side" }, preflight, start)));
@@ -181,6 +184,7 @@ async function outcome(place, id, whole = false) {
   place.append(h("section", { class: "card panel" },
     h("div", { class: "line" }, whole ? h("h1", {}, name) : h("h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
     kept(one), table(one.judged), next));
+  if (one.judged.likeness) place.append(likeness(one));
   if (one.pairs.length) place.append(panel("Same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) => paired(one, pair)))));
   if (one.strip) place.append(panel("The same seeds over the updates", h("img", { class: "strip", src: `${API}/treatments/${encodeURIComponent(id)}/strip.png`, alt: "The guard's images at each of its looks; framed ones are outside its limits", loading: "lazy" })));
   if (one.treated) place.append(withAndWithout(one));
@@ -239,6 +243,15 @@ function table(judged) {
     }), judged.attributes ? attributesRow(judged.attributes) : null)), similarity(judged.similarity));
 }
 
+// How much of a learned instance is left, on held-out prompts that name it.
+function likeness({ id, judged: { likeness: found } }) {
+  const text = found.note ? `${found.note[0].toUpperCase()}${found.note.slice(1)}.`
+    : `${figure(found.before)} before, ${figure(found.after)} after: × ${figure(found.ratio)} (95 %: ${found.interval.map((value) => figure(value)).join(" – ")}) on ${found.pairs} pair${found.pairs === 1 ? "" : "s"} of held-out prompts; the mean cosine to the instance's images by ${found.encoder}.`;
+  const sheet = h("img", { class: "strip", src: `${API}/treatments/${encodeURIComponent(id)}/likeness.png`, alt: "Images of the instance beside the same seeds before and after treating", loading: "lazy" });
+  sheet.addEventListener("error", () => sheet.remove());
+  return panel("Likeness to the instance", h("p", { class: "hint" }, text), sheet);
+}
+
 // How much the images changed: PSNR, SSIM and LPIPS of before against after.
 function similarity(found) {
   if (!found) return null;
@@ -257,6 +270,6 @@ function attributesRow({ before, after, drop, interval }) {
 router({
   home: "/treat",
   title: "Treat",
-  views: { overview, run, treatment, new: fresh },
-  nameOf: (asked) => ["run", "treatment", "new"].find((name) => asked[name]),
+  views: { overview, run, treatment, new: fresh, learn, instance },
+  nameOf: (asked) => ["run", "treatment", "new", "learn", "instance"].find((name) => asked[name]),
 });

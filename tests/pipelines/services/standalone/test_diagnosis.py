@@ -418,7 +418,7 @@ def test_the_command_prints_a_line_of_json_for_each_image(
     }
     assert app.main(command) == 0
     text = capsys.readouterr().out
-    assert "1 images flagged, 0 not, 1 files refused; 1 were done before" in text
+    assert "1 image flagged, 0 not, 1 file refused; 1 done before" in text
     assert f"refused: {tmp_path}/in/b .png: not a PNG" in text and text.count("\n") == 4
 
 

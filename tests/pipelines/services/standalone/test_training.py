@@ -15,6 +15,8 @@ from dataengine.diagnosis.detector import load_detector
 from dataengine.errors import ConfigRefused, InputRefused, NotFound
 from dataengine.records import Split
 from pipelines.recipes import photo
+from pipelines.services import preflight
+from pipelines.services.preflight import Check
 from pipelines.services.standalone import training
 from pipelines.services.standalone.training import MaskTraining, draw_splits, train_on_masks
 from storage.opening import open_workspace
@@ -90,7 +92,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
     for number in range(5):
         save(folder / f"real/{number}.png", picture(200 + number, spot=False)[0])
     said: list[str] = []
-    result = train_on_masks(request(folder, real=folder / "real"), "cpu", say=said.append)
+    result = train_on_masks(
+        request(folder, real=folder / "real", track="tensorboard"), "cpu", say=said.append
+    )
     return folder, result, said
 
 
@@ -106,8 +110,8 @@ def test_what_is_refused_is_counted_and_never_clean(
     assert sum(sets[name]["clean"] for name in sets) == 4 + 5, "empty masks and real photos alone"
     assert all(sets[name]["flawed"] and sets[name]["clean"] for name in ("training", "validation"))
     assert said[0] == (
-        "16 of 17 images have a mask; 1 without one are left out (--clean takes them as free of artifacts); "
-        "1 masks belong to no image; 5 real images without artifacts; 3 files refused, never counted as "
+        "16 of 17 images with a mask; 1 without one, left out (--clean takes such as free of artifacts); "
+        "1 mask without an image; 5 real images without artifacts; 3 files refused, never counted as "
         "clean; problems.csv lists all"
     )
     with (folder / "out/problems.csv").open(newline="") as file:
@@ -140,6 +144,15 @@ def test_the_output_holds_detector_card_figures_curves_and_sheet(
     assert (out / "loss.svg").read_text().startswith("<svg") and (out / "validation.svg").is_file()
     width, height = Picture.open(out / "contact_sheet.jpg").size
     assert width > 6 * 220 and height > 220
+
+
+def test_the_figures_are_logged_to_a_tracker(trained: tuple[Path, dict[str, Any], list[str]]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (logged,) = (trained[0] / "out/tracking").iterdir()
+    events = EventAccumulator(str(logged))
+    events.Reload()
+    assert logged.name == "train-out" and [one.step for one in events.Scalars("loss")] == [1, 2, 3]
 
 
 def test_the_same_call_writes_again_without_training(
@@ -251,11 +264,28 @@ def test_masks_that_mark_nothing_and_unknown_starts_are_one_sentence(tmp_path: P
     for number in range(4):
         save(tmp_path / f"images/{number}.png", picture(number, spot=False)[0])
         save(tmp_path / f"masks/{number}.png", np.zeros((SIDE, SIDE), np.uint8))
-    with pytest.raises(InputRefused, match="no mask of a training image marks an artifact"):
+    (tmp_path / "images/broken.png").write_bytes(b"no image")
+    save(tmp_path / "masks/broken.png", np.zeros((SIDE, SIDE), np.uint8))
+    refused = "no mask of a training image marks an artifact .*; 1 file refused, the first is broken.png: "
+    with pytest.raises(InputRefused, match=refused):
         train_on_masks(request(tmp_path), "cpu")
+    assert not (tmp_path / "out").exists(), "the corrected call may name it again"
     fill(tmp_path / "good", 6)
+    (tmp_path / "good/out").mkdir()
     with pytest.raises((NotFound, ConfigRefused), match="neither a detector nor a file"):
         train_on_masks(request(tmp_path / "good", start="nowhere.bin"), "cpu")
+    assert not list((tmp_path / "good/out").iterdir())
+
+
+def test_a_start_that_a_check_refuses_leaves_the_output_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, 6)
+    full = Check(name="disk", verdict="bad", text="the disk is full")
+    monkeypatch.setattr(preflight, "disk_check", lambda workspace: full)
+    with pytest.raises(ConfigRefused, match="the disk is full"):
+        train_on_masks(request(tmp_path), "cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -292,8 +322,10 @@ def test_the_command_reads_its_options(
 
     monkeypatch.setattr(training, "train_on_masks", keep)
     command = ["train", "i", "--masks", "m", "--out", "o", "--recipe", "paper", "--start", "nvidia/mit-b5"]
+    command += ["--track", "tensorboard"]
     assert app.main([*command, "--seed", "3", "--set", "training.steps=7", "--name", "mine"]) == 1
     plan = taken[0].plan
+    assert taken[0].track == "tensorboard"
     assert (plan.start, plan.training.steps, plan.training.seed, plan.training.name) == (
         "nvidia/mit-b5",
         7,
