@@ -180,6 +180,11 @@ ROWS: dict[str, Row] = {
         licence="Apache-2.0",
         tested=TESTED,
     ),
+    "LongCatImagePipeline": Row(
+        negative="",
+        licence="Apache-2.0",
+        tested=TESTED,
+    ),
 }
 """The rows by class name in `model_index.json`."""
 

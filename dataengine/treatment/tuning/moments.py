@@ -15,6 +15,7 @@ from torch import Tensor
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.families.shapes import ShapesFamily
 from dataengine.treatment.sampling.sampler import ENCODED_AT_ONCE, size_of
 from dataengine.treatment.tuning.estimate import (
     GIGABYTE,
@@ -220,14 +221,17 @@ def predicting_bytes(detector: Any, shape: tuple[int, int, int]) -> int:
 
 def encoding_bytes(family: GeneratorFamily, count: int = ENCODED_AT_ONCE) -> int:
     """Peak bytes of encoding `count` prompts: the text encoders one after the other, on full sequences."""
-    shapes = [tensor.shape for tensor in family.blank_conditioning(1).tensors.values()]
-    length = max((shape[1] for shape in shapes if len(shape) == 3), default=1)
-    needed = [0]
-    for name, network in family.modules().items():
-        if name.startswith("text_encoder"):
-            tokens = torch.zeros((count, _tokens(network, length)), dtype=torch.long, device=family.device)
-            needed.append(_reading(network, tokens))
-    return max(needed)
+    networks = {name: part for name, part in family.modules().items() if name.startswith("text_encoder")}
+    if isinstance(family, ShapesFamily):
+        read = family.sequences(count)
+    else:
+        shapes = [tensor.shape for tensor in family.blank_conditioning(1).tensors.values()]
+        length = max((shape[1] for shape in shapes if len(shape) == 3), default=1)
+        read = {name: (count, _tokens(network, length)) for name, network in networks.items()}
+    tokens = {
+        name: torch.zeros(shape, dtype=torch.long, device=family.device) for name, shape in read.items()
+    }
+    return max((_reading(networks[name], tokens[name]) for name in read), default=0)
 
 
 def _tokens(network: Any, length: int) -> int:

@@ -56,7 +56,18 @@ def gemma_tokenizer():
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", "\n"]
     pieces += [letter for letter in string.printable.strip() if letter not in pieces]
     vocab = {piece: index for index, piece in enumerate(pieces)}
-    return GemmaTokenizer(vocab=vocab, merges=[], model_max_length=2048)
+    return begun(GemmaTokenizer(vocab=vocab, merges=[], model_max_length=2048))
+
+
+def begun(tokenizer):
+    """The same, which begins every text with its first token, so that an empty one has a token, too."""
+    from tokenizers.processors import TemplateProcessing
+
+    first = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, tokenizer.bos_token_id)]
+    )
+    return tokenizer
 
 
 def qwen3(tokenizer, layers: int, head: bool = False):
@@ -260,3 +271,67 @@ def clip_with_projection(tokenizer, positions: int = 16):
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+
+
+def gemma(tokenizer):
+    """`GemmaModel` of the first version."""
+    from transformers import GemmaConfig, GemmaModel
+
+    return GemmaModel(
+        GemmaConfig(
+            **DECODER,
+            vocab_size=len(tokenizer),
+            num_hidden_layers=2,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def glm(tokenizer):
+    """`GlmModel`."""
+    from transformers import GlmConfig, GlmModel
+
+    return GlmModel(
+        GlmConfig(
+            **DECODER,
+            num_hidden_layers=2,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def bert_tokenizer():
+    """Words and single letters."""
+    from transformers import BertTokenizer
+
+    words = sorted({word for prompt in PROMPTS for word in prompt.split()} | set(string.ascii_lowercase))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, model_max_length=77)
+
+
+def bert(tokenizer):
+    """`BertModel`."""
+    from transformers import BertConfig, BertModel
+
+    return BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            initializer_range=0.2,
+        )
+    )
+
+
+def qwen2_vl_processor(tokenizer):
+    """The tokenizer and image processors that Qwen's vision models come with."""
+    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+    return Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT)
