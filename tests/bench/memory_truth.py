@@ -24,7 +24,7 @@ from dataengine.quality.config import GuardConfig
 from dataengine.quality.guard import Guard
 from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
-from dataengine.treatment.sampling.sampler import ENCODED_AT_ONCE, as_tensor, draw, encode
+from dataengine.treatment.sampling.sampler import as_tensor, draw, encode
 from dataengine.treatment.tuning.moments import VERIFIED, estimate_moments
 from dataengine.treatment.tuning.trainer import treat
 from tests.bench.harness import Figure, figure, quick, write
@@ -60,7 +60,7 @@ def settings(side: int, batch: int) -> TreatmentConfig:
 def treatment(folder: Path, config: TreatmentConfig, work: Path) -> None:
     """A whole treatment, as the job does it."""
     detector, batch = ToyDetector(), config.sampling.batch
-    prompts = [PROMPTS[number % len(PROMPTS)] for number in range(ENCODED_AT_ONCE)]
+    prompts = [PROMPTS[number % len(PROMPTS)] for number in range(max(batch, 4))]
     family: Any = load_family(folder)
     treat(config, family, detector, prompts, None, [], Guard(config.guard, prompts[:2]), work)
     expected = drawn(family, prompts[:VERIFIED], config)

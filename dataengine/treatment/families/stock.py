@@ -462,6 +462,8 @@ class StockFamily:
             arguments[self.row.guidance_argument] = scale
         if size is not None:
             arguments |= {"height": size[0], "width": size[1]}
+            if self.row.area_argument is not None:
+                arguments[self.row.area_argument] = size[0] * size[1]
             if self.row.one_area:
                 # A little more, since the call rounds down.
                 side = math.sqrt(size[0] * size[1]) / self._factor

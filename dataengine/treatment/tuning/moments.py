@@ -5,7 +5,7 @@ scorers and rewards are not counted.
 """
 
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -129,8 +129,13 @@ def moments_of(
     """See `estimate_moments`; of a generator and a detector without weights, within `fake_tensors()`."""
     whole = stored_weights(family, (), bits)
     resting = stored_weights(family, config.offload, bits)
-    rows = _bytes(family.blank_conditioning(ENCODED_AT_ONCE))
-    encoding = encoding_bytes(family) + rows
+    treated = max(config.updates * config.batch * config.accumulation, config.guard.prompts)
+
+    @cache
+    def encoding(prompts: int) -> int:
+        return encoding_bytes(family, prompts) + _bytes(family.blank_conditioning(prompts))
+
+    most, judged_at_once = min(ENCODED_AT_ONCE, treated), min(ENCODED_AT_ONCE, judging)
     # Drawn with before checkpointing is switched on, as a fresh pipeline draws.
     batch = config.sampling.batch
     judged = drawing_bytes(config, family, batch)
@@ -150,8 +155,8 @@ def moments_of(
             name="loading and encoding",
             base_bytes=whole,
             weights_bytes=whole + size_of_weights(detector),
-            activations_bytes=max(encoding, _encoding_images(config, family)),
-            host_bytes=max(loading, 2 * rows),
+            activations_bytes=max(encoding(most), _encoding_images(config, family)),
+            host_bytes=max(loading, 2 * _bytes(family.blank_conditioning(most))),
         ),
         Moment(
             name=UPDATE,
@@ -171,14 +176,14 @@ def moments_of(
             name="verification",
             base_bytes=whole,
             weights_bytes=whole + lora,
-            activations_bytes=max(encoding, verified),
+            activations_bytes=max(encoding(VERIFIED), verified),
             host_bytes=loading,
         ),
         Moment(
             name=JUDGING,
             base_bytes=whole,
             weights_bytes=whole + lora,
-            activations_bytes=max(encoding, judged),
+            activations_bytes=max(encoding(judged_at_once), judged),
             host_bytes=loading,
         ),
         Moment(

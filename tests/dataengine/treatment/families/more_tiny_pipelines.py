@@ -6,14 +6,23 @@ As `tiny_pipelines`; `make test-generators` runs them, and `make bench-generator
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from tests.dataengine.treatment.families import tiny_text
-from tests.dataengine.treatment.families.tiny_pipelines import FLUX_SCHEDULE, flow, flux2_autoencoder, kl
+from tests.dataengine.treatment.families.tiny_pipelines import (
+    FLUX_SCHEDULE,
+    flow,
+    flux2_autoencoder,
+    kl,
+    qwen_autoencoder,
+)
 from tests.dataengine.treatment.families.tiny_text import WIDTH
 from tests.dataengine.treatment.tiny import (
     SIDE,
     autoencoder,
     clip_encoder,
     clip_tokenizer,
+    flux_pipeline,
     t5_tokenizer,
 )
 
@@ -39,6 +48,14 @@ COGVIEW = {
     "sample_size": SIDE // 4,
 }
 """What both CogViews have in common."""
+
+
+def trained(network: nn.Module) -> nn.Module:
+    """The same with values where weights begin at zero."""
+    for name, weight in network.named_parameters():
+        if not weight.any() and not name.endswith("bias"):
+            nn.init.normal_(weight, std=0.2)
+    return network
 
 
 def bria() -> Any:
@@ -111,27 +128,12 @@ def pixart_alpha() -> Any:
     )
 
 
-def cogview3_plus() -> Any:
-    """Velocity by the betas of CogVideoX, rescaled to end in noise alone."""
-    from diffusers import CogVideoXDDIMScheduler, CogView3PlusPipeline, CogView3PlusTransformer2DModel
-
-    words = t5_tokenizer()
-    return CogView3PlusPipeline(
-        tokenizer=words,
-        text_encoder=tiny_text.t5(words),
-        vae=autoencoder(scaling_factor=0.7),
-        transformer=CogView3PlusTransformer2DModel(**COGVIEW, pos_embed_max_size=16),
-        scheduler=CogVideoXDDIMScheduler(
-            prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
-        ),
-    )
-
-
 def cogview4() -> Any:
-    """Prompts of unequal lengths, padded in front without a mask."""
+    """Prompts of unequal lengths, padded without a mask: what its own call draws depends on the batch, unless
+    prompts are equally long."""
     from diffusers import CogView4Pipeline, CogView4Transformer2DModel
 
-    tokenizer = tiny_text.begun(tiny_text.plain_tokenizer())
+    tokenizer = tiny_text.word_tokenizer()
     return CogView4Pipeline(
         tokenizer=tokenizer,
         text_encoder=tiny_text.glm(tokenizer),
@@ -169,6 +171,7 @@ def hunyuan_dit() -> Any:
             beta_end=0.03,
             beta_schedule="scaled_linear",
             prediction_type="v_prediction",
+            clip_sample=False,
             steps_offset=1,
         ),
         safety_checker=None,
@@ -187,14 +190,16 @@ def lumina() -> Any:
         vae=autoencoder((8, 8, 16, 16), scaling_factor=0.7),
         text_encoder=tiny_text.gemma(tokenizer),
         tokenizer=tokenizer,
-        transformer=LuminaNextDiT2DModel(
-            sample_size=SIDE // 8,
-            hidden_size=32,
-            num_layers=2,
-            num_attention_heads=2,
-            num_kv_heads=1,
-            multiple_of=16,
-            cross_attention_dim=WIDTH,
+        transformer=trained(
+            LuminaNextDiT2DModel(
+                sample_size=SIDE // 8,
+                hidden_size=32,
+                num_layers=2,
+                num_attention_heads=2,
+                num_kv_heads=1,
+                multiple_of=16,
+                cross_attention_dim=WIDTH,
+            )
         ),
     )
 
@@ -209,16 +214,115 @@ def ernie_image() -> Any:
         vae=flux2_autoencoder(),
         text_encoder=tiny_text.mistral3(tokenizer, layers=2).model,
         tokenizer=tokenizer,
-        transformer=ErnieImageTransformer2DModel(
-            hidden_size=32,
-            num_attention_heads=2,
-            num_layers=2,
-            ffn_hidden_size=32,
-            in_channels=16,
-            out_channels=16,
-            text_in_dim=WIDTH,
-            rope_axes_dim=(4, 6, 6),
+        transformer=trained(
+            ErnieImageTransformer2DModel(
+                hidden_size=32,
+                num_attention_heads=2,
+                num_layers=2,
+                ffn_hidden_size=32,
+                in_channels=16,
+                out_channels=16,
+                text_in_dim=WIDTH,
+                rope_axes_dim=(4, 6, 6),
+            )
         ),
+    )
+
+
+def flux_kontext() -> Any:
+    """FLUX.1 that may be given an image, and is given none."""
+    from diffusers import FluxKontextPipeline
+
+    parts = flux_pipeline(guidance_embeds=True, dynamic_shift=True).components
+    return FluxKontextPipeline(**parts)
+
+
+def nucleus_moe_image() -> Any:
+    """Experts that choose their tokens, and text that is only attended to."""
+    from diffusers import NucleusMoEImagePipeline, NucleusMoEImageTransformer2DModel
+
+    processor = tiny_text.qwen3_vl_processor()
+    return NucleusMoEImagePipeline(
+        scheduler=flow(use_dynamic_shifting=True),
+        vae=qwen_autoencoder(),
+        text_encoder=tiny_text.qwen3_vl(processor.tokenizer, layers=9, head=True),
+        processor=processor,
+        transformer=trained(
+            NucleusMoEImageTransformer2DModel(
+                in_channels=16,
+                out_channels=4,
+                num_layers=2,
+                attention_head_dim=16,
+                num_attention_heads=2,
+                joint_attention_dim=WIDTH,
+                axes_dims_rope=(4, 6, 6),
+                dense_moe_strategy="leave_first_block_dense",
+                num_experts=2,
+                moe_intermediate_dim=16,
+                capacity_factors=1.0,
+            )
+        ),
+    )
+
+
+def bria_fibo2() -> Any:
+    """Three layers of the text encoder for each of six places, resampled."""
+    from diffusers import BriaFibo2Pipeline, BriaFibo2Transformer2DModel
+
+    processor = tiny_text.qwen3_vl_processor()
+    return BriaFibo2Pipeline(
+        scheduler=flow(use_dynamic_shifting=True),
+        vae=flux2_autoencoder(),
+        text_encoder=tiny_text.qwen3_vl(processor.tokenizer, layers=36, head=True),
+        processor=processor,
+        transformer=trained(
+            BriaFibo2Transformer2DModel(
+                in_channels=4,
+                dim=32,
+                n_layers=5,
+                n_refiner_layers=1,
+                n_heads=2,
+                cap_feat_dim=3 * WIDTH,
+                injection_layer_ids=(0, 1, 2, 3, 4),
+                perceiver_num_layers=1,
+                min_num_gist_tokens=8,
+                max_num_gist_tokens=16,
+                gist_step=8,
+                gist_min_text_len=8,
+                gist_max_text_len=64,
+                axes_dims=(4, 6, 6),
+                axes_lens=(512, 32, 32),
+            )
+        ),
+    )
+
+
+def kandinsky5() -> Any:
+    """A network for videos of one frame, told the size, with two text encoders."""
+    from diffusers import Kandinsky5T2IPipeline, Kandinsky5Transformer3DModel
+
+    clip, tokenizer = clip_tokenizer(), tiny_text.qwen_tokenizer()
+    return Kandinsky5T2IPipeline(
+        transformer=trained(
+            Kandinsky5Transformer3DModel(
+                in_visual_dim=4,
+                in_text_dim=WIDTH,
+                in_text_dim2=32,
+                time_dim=16,
+                out_visual_dim=4,
+                model_dim=32,
+                ff_dim=32,
+                num_text_blocks=1,
+                num_visual_blocks=2,
+                axes_dims=(4, 6, 6),
+            )
+        ),
+        vae=autoencoder((8, 8, 16, 16), scaling_factor=0.7),
+        text_encoder=tiny_text.qwen2_vl(tokenizer),
+        tokenizer=tiny_text.qwen2_vl_processor(tokenizer),
+        text_encoder_2=clip_encoder(clip),
+        tokenizer_2=clip,
+        scheduler=flow(shift=3.0),
     )
 
 
@@ -227,10 +331,13 @@ MORE: dict[str, Callable[[], Any]] = {
     "OvisImagePipeline": ovis_image,
     "LongCatImagePipeline": longcat_image,
     "PixArtAlphaPipeline": pixart_alpha,
-    "CogView3PlusPipeline": cogview3_plus,
     "CogView4Pipeline": cogview4,
     "HunyuanDiTPipeline": hunyuan_dit,
     "LuminaPipeline": lumina,
     "ErnieImagePipeline": ernie_image,
+    "FluxKontextPipeline": flux_kontext,
+    "NucleusMoEImagePipeline": nucleus_moe_image,
+    "BriaFibo2Pipeline": bria_fibo2,
+    "Kandinsky5T2IPipeline": kandinsky5,
 }
 """The builder of every class, as in `TINY`."""

@@ -24,6 +24,7 @@ CALLS: dict[str, dict] = {
     "HunyuanDiTPipeline": {"use_resolution_binning": False},
     "LongCatImagePipeline": {"enable_prompt_rewrite": False, "negative_prompt": ["", ""]},
     "ErnieImagePipeline": {"use_pe": False},
+    "FluxKontextPipeline": {"image": None, "_auto_resize": False, "max_area": SIDE * SIDE},
 }
 """What else the stock call is given, for the image that people expect of it."""
 

@@ -114,13 +114,13 @@ def qwen2_vl(tokenizer):
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
 
-def qwen3_vl(tokenizer):
-    """`Qwen3VLModel` with two blocks for text and one for images."""
-    from transformers import Qwen3VLConfig, Qwen3VLModel
+def qwen3_vl(tokenizer, layers: int = 2, head: bool = False):
+    """`Qwen3VLModel`, or `Qwen3VLForConditionalGeneration`, with one block for images."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
     text = {
         **DECODER,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "vocab_size": len(tokenizer),
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]},
         "bos_token_id": None,
@@ -136,7 +136,8 @@ def qwen3_vl(tokenizer):
         "num_position_embeddings": 16,
         "deepstack_visual_indexes": [0],
     }
-    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+    kind = Qwen3VLForConditionalGeneration if head else Qwen3VLModel
+    return kind(Qwen3VLConfig(text_config=text, vision_config=vision))
 
 
 def pixtral_processor():
@@ -335,3 +336,32 @@ def qwen2_vl_processor(tokenizer):
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
     return Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT)
+
+
+def word_tokenizer():
+    """`PreTrainedTokenizerFast` of whole words, after a first token, so that prompts of as many words have as
+    many tokens."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({word for prompt in PROMPTS for word in prompt.split()} | set(string.ascii_lowercase))
+    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
+    vocab = {piece: index for index, piece in enumerate([*special, *words])}
+    plain = Tokenizer(WordLevel(vocab, unk_token="<unk>"))
+    plain.pre_tokenizer = Whitespace()
+    names = ("pad_token", "bos_token", "eos_token", "unk_token")
+    return begun(
+        PreTrainedTokenizerFast(
+            tokenizer_object=plain, model_max_length=1024, **dict(zip(names, special, strict=True))
+        )
+    )
+
+
+def qwen3_vl_processor():
+    """The tokenizer and image processors that Qwen3's vision models come with."""
+    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    tokenizer = qwen_tokenizer()
+    return Qwen3VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT)
