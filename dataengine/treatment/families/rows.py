@@ -190,12 +190,6 @@ ROWS: dict[str, Row] = {
         licence="FLUX.1 [dev] Non-Commercial",
         tested=TESTED,
     ),
-    "Kandinsky5T2IPipeline": Row(
-        attention=r".*\.(to_(query|key|value)|out_layer)",
-        layers=r".*\.(to_(query|key|value)|out_layer)",
-        licence="MIT",
-        tested=TESTED,
-    ),
     "LongCatImagePipeline": Row(
         negative="",
         licence="Apache-2.0",

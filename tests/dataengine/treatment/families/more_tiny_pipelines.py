@@ -14,13 +14,11 @@ from tests.dataengine.treatment.families.tiny_pipelines import (
     flow,
     flux2_autoencoder,
     kl,
-    qwen_autoencoder,
 )
 from tests.dataengine.treatment.families.tiny_text import WIDTH
 from tests.dataengine.treatment.tiny import (
     SIDE,
     autoencoder,
-    clip_encoder,
     clip_tokenizer,
     flux_pipeline,
     t5_tokenizer,
@@ -237,34 +235,6 @@ def flux_kontext() -> Any:
     return FluxKontextPipeline(**parts)
 
 
-def nucleus_moe_image() -> Any:
-    """Experts that choose their tokens, and text that is only attended to."""
-    from diffusers import NucleusMoEImagePipeline, NucleusMoEImageTransformer2DModel
-
-    processor = tiny_text.qwen3_vl_processor()
-    return NucleusMoEImagePipeline(
-        scheduler=flow(use_dynamic_shifting=True),
-        vae=qwen_autoencoder(),
-        text_encoder=tiny_text.qwen3_vl(processor.tokenizer, layers=9, head=True),
-        processor=processor,
-        transformer=trained(
-            NucleusMoEImageTransformer2DModel(
-                in_channels=16,
-                out_channels=4,
-                num_layers=2,
-                attention_head_dim=16,
-                num_attention_heads=2,
-                joint_attention_dim=WIDTH,
-                axes_dims_rope=(4, 6, 6),
-                dense_moe_strategy="leave_first_block_dense",
-                num_experts=2,
-                moe_intermediate_dim=16,
-                capacity_factors=1.0,
-            )
-        ),
-    )
-
-
 def bria_fibo2() -> Any:
     """Three layers of the text encoder for each of six places, resampled."""
     from diffusers import BriaFibo2Pipeline, BriaFibo2Transformer2DModel
@@ -297,35 +267,6 @@ def bria_fibo2() -> Any:
     )
 
 
-def kandinsky5() -> Any:
-    """A network for videos of one frame, told the size, with two text encoders."""
-    from diffusers import Kandinsky5T2IPipeline, Kandinsky5Transformer3DModel
-
-    clip, tokenizer = clip_tokenizer(), tiny_text.qwen_tokenizer()
-    return Kandinsky5T2IPipeline(
-        transformer=trained(
-            Kandinsky5Transformer3DModel(
-                in_visual_dim=4,
-                in_text_dim=WIDTH,
-                in_text_dim2=32,
-                time_dim=16,
-                out_visual_dim=4,
-                model_dim=32,
-                ff_dim=32,
-                num_text_blocks=1,
-                num_visual_blocks=2,
-                axes_dims=(4, 6, 6),
-            )
-        ),
-        vae=autoencoder((8, 8, 16, 16), scaling_factor=0.7),
-        text_encoder=tiny_text.qwen2_vl(tokenizer),
-        tokenizer=tiny_text.qwen2_vl_processor(tokenizer),
-        text_encoder_2=clip_encoder(clip),
-        tokenizer_2=clip,
-        scheduler=flow(shift=3.0),
-    )
-
-
 MORE: dict[str, Callable[[], Any]] = {
     "BriaPipeline": bria,
     "OvisImagePipeline": ovis_image,
@@ -336,8 +277,6 @@ MORE: dict[str, Callable[[], Any]] = {
     "LuminaPipeline": lumina,
     "ErnieImagePipeline": ernie_image,
     "FluxKontextPipeline": flux_kontext,
-    "NucleusMoEImagePipeline": nucleus_moe_image,
     "BriaFibo2Pipeline": bria_fibo2,
-    "Kandinsky5T2IPipeline": kandinsky5,
 }
 """The builder of every class, as in `TINY`."""

@@ -364,4 +364,6 @@ def qwen3_vl_processor():
     from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
     tokenizer = qwen_tokenizer()
+    places = ("vision_start", "vision_end", "image_pad", "video_pad")
+    tokenizer.add_tokens([f"<|{place}|>" for place in places], special_tokens=True)
     return Qwen3VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT)
