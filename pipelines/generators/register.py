@@ -129,12 +129,19 @@ def check_call(folder: Path, weights: WeightsConfig) -> None:
 def publish_single_file(workspace: Workspace, file: Path, configs: Path | None) -> str:
     """Publish the pipeline folder of a single file as a checkpoint; returns its id."""
     from dataengine.treatment.families.guided_diffusion import convert_guided_diffusion, is_guided_diffusion
-    from dataengine.treatment.families.single_file import convert_single_file
+    from dataengine.treatment.families.single_file import convert_single_file, has_fewer_bits
 
     guided = is_guided_diffusion(file, configs)
     convert = convert_guided_diffusion if guided else convert_single_file
     with tempfile.TemporaryDirectory(dir=workspace.path) as folder:
         convert(file, configs, Path(folder))
+        if not guided and has_fewer_bits(file):
+            written = sum(each.stat().st_size for each in Path(folder).rglob("*.safetensors"))
+            logger.warning(
+                "%s: its weights of fewer than 16 bits are written out as bfloat16, %.1f GB in all",
+                file.name,
+                written / 1e9,
+            )
         return workspace.checkpoints.publish(Path(folder))
 
 

@@ -73,7 +73,7 @@ def stock_class(kind: str) -> Any:
     if "prompt" not in takes:
         raise ModelRefused(f"{kind} takes no prompt; expected a text-to-image pipeline")
     more = [name for name in OTHER_INPUTS if name in takes]
-    if "image" in takes:
+    if "image" in takes and "image" not in row_of(kind).arguments:
         needed = takes["image"].default is inspect.Parameter.empty
         more += ["image"] if needed or any(part in kind for part in OTHER_KINDS) else []
     if more:

@@ -53,6 +53,8 @@ class Row:
     one_area: bool = False
     """Whether its call scales every size to the area of its `default_sample_size`, which is then set to
     it."""
+    area_argument: str | None = None
+    """The argument of a call that scales every size to the area that it names."""
     one_by_one: bool = False
     """Whether prompts must be encoded one at a time."""
     few: tuple[int, float] | None = None
@@ -177,6 +179,19 @@ ROWS: dict[str, Row] = {
     ),
     "AuraFlowPipeline": Row(
         layers=r".*\.(to_[qkv]|to_out\.0|ff\.linear_1|ff\.linear_2|ff\.out_projection)",
+        licence="Apache-2.0",
+        tested=TESTED,
+    ),
+    "FluxKontextPipeline": Row(
+        arguments={"image": None, "_auto_resize": False},
+        area_argument="max_area",
+        layers=r".*\.(to_[qkv]|to_out\.0|add_[qkv]_proj|to_add_out|proj_mlp|net\.0\.proj|net\.2)"
+        r"|single_transformer_blocks\.\d+\.proj_out",
+        licence="FLUX.1 [dev] Non-Commercial",
+        tested=TESTED,
+    ),
+    "LongCatImagePipeline": Row(
+        negative="",
         licence="Apache-2.0",
         tested=TESTED,
     ),

@@ -8,6 +8,7 @@ are replaced by their outputs' shapes. Must be used within `estimate.fake_tensor
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
+from math import prod
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class ShapesFamily(StockFamily):
             if hasattr(module, "experts") and hasattr(module, "num_activated_experts"):
                 vars(module)["forward"] = partial(_balanced, module)
         self._asked: dict[tuple[int, tuple[int, int], bool], list[Asked]] = {}
+        self._read: dict[str, tuple[int, int]] = {}
         with _disable_current_modes():
             _real_buffers(pipeline.vae)
             super().__init__(pipeline)
@@ -55,9 +57,27 @@ class ShapesFamily(StockFamily):
 
     def encoded(self, prompts: Sequence[str], guidance: float | None = None) -> list[Any]:
         """See `StockFamily`; text encoders answer zeros."""
-        encoders = [part for name, part in self.modules().items() if name.startswith("text_encoder")]
-        with replaced([(encoder, "forward", _encoded) for encoder in encoders]):
+        encoders = [
+            (part, "forward", partial(_encoded, partial(self._note, name)))
+            for name, part in self.modules().items()
+            if name.startswith("text_encoder")
+        ]
+        with replaced(encoders):
             return super().encoded(prompts, guidance)
+
+    def _note(self, name: str, ids: Tensor) -> None:
+        read = len(ids), ids.shape[-1]
+        self._read[name] = max(self._read.get(name, read), read, key=prod)
+
+    def sequences(self, count: int) -> dict[str, tuple[int, int]]:
+        """Rows and tokens that each text encoder reads at once when `count` prompts are encoded, with the
+        instructions that its pipeline puts around them."""
+        with _disable_current_modes():
+            together = 1 if self._recording.one_by_one else count
+            self._read.clear()
+            self.encoded([self._prompt] * min(together, 2))
+        each = min(together, 2)
+        return {name: (rows * together // each, tokens) for name, (rows, tokens) in self._read.items()}
 
     def blank_conditioning(self, count: int) -> Conditioning:
         """See `StockFamily`."""
@@ -149,13 +169,20 @@ def _balanced(module: Any, hidden: Tensor) -> Tensor:
     return (routed * weights.unsqueeze(-1)).sum(1).view_as(hidden) + module.shared_experts(hidden)
 
 
-def _encoded(original: Any, input_ids: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
-    """What a text encoder of transformers answers, of the right shape."""
+def _encoded(
+    note: Callable[[Tensor], None],
+    original: Any,
+    input_ids: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """What a text encoder of transformers answers, of the right shape; `note` is told what it reads."""
     network = original.__self__
     from transformers.modeling_outputs import BaseModelOutputWithPooling
     from transformers.models.clip.modeling_clip import CLIPTextModelOutput
 
     ids = input_ids if input_ids is not None else kwargs["input_ids"]
+    note(ids)
     config = (
         network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
     )

@@ -176,14 +176,24 @@ def _loaded(file: Path, folder: Path, kind: str, index: dict[str, Any], inside: 
     return networks
 
 
-def _dtype(file: Path) -> torch.dtype:
-    """The type in which the file's weights are kept: its own, or bfloat16 for fewer bits than 16."""
+def has_fewer_bits(file: Path) -> bool:
+    """Whether a readable single file has weights of fewer than 16 bits, which are written out as bfloat16."""
+    return file.suffix.lower() == GGUF or any(kind.startswith("F8") for kind in _kinds(file))
+
+
+def _kinds(file: Path) -> set[str]:
+    """The types of a safetensors file's tensors, as its header names them."""
     from safetensors import safe_open
 
+    with safe_open(file, framework="pt") as tensors:
+        return {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
+
+
+def _dtype(file: Path) -> torch.dtype:
+    """The type in which the file's weights are kept: its own, or bfloat16 for fewer bits than 16."""
     if file.suffix.lower() == GGUF:
         return torch.bfloat16
-    with safe_open(file, framework="pt") as tensors:
-        kinds = [tensors.get_slice(name).get_dtype() for name in tensors.keys()]  # noqa: SIM118
-    if "F32" in kinds and not any(kind.startswith("F8") for kind in kinds):
+    kinds = _kinds(file)
+    if "F32" in kinds and not has_fewer_bits(file):
         return torch.float32
     return torch.float16 if "F16" in kinds else torch.bfloat16

@@ -131,9 +131,15 @@ class StockFamily:
         latents, _ = self._to_vae(None)
         return latents.shape[-2] * self._factor, latents.shape[-1] * self._factor
 
-    @property
+    @cached_property
     def _factor(self) -> int:
-        return int(self.pipeline.vae_scale_factor)
+        """Pixels to a latent of the VAE; a pipeline's own factor may count packing, too."""
+        config = self.pipeline.vae.config
+        levels = config.get("encoder_block_out_channels") or config.get("block_out_channels")
+        if levels:
+            return int(2 ** (len(levels) - 1))
+        found = getattr(self.pipeline.vae, "spatial_compression_ratio", None)
+        return int(found or self.pipeline.vae_scale_factor)
 
     @cached_property
     def multiple(self) -> int:
@@ -456,6 +462,8 @@ class StockFamily:
             arguments[self.row.guidance_argument] = scale
         if size is not None:
             arguments |= {"height": size[0], "width": size[1]}
+            if self.row.area_argument is not None:
+                arguments[self.row.area_argument] = size[0] * size[1]
             if self.row.one_area:
                 # A little more, since the call rounds down.
                 side = math.sqrt(size[0] * size[1]) / self._factor

@@ -5,7 +5,7 @@ scorers and rewards are not counted.
 """
 
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.families.shapes import ShapesFamily
 from dataengine.treatment.sampling.sampler import ENCODED_AT_ONCE, size_of
 from dataengine.treatment.tuning.estimate import (
     GIGABYTE,
@@ -128,8 +129,13 @@ def moments_of(
     """See `estimate_moments`; of a generator and a detector without weights, within `fake_tensors()`."""
     whole = stored_weights(family, (), bits)
     resting = stored_weights(family, config.offload, bits)
-    rows = _bytes(family.blank_conditioning(ENCODED_AT_ONCE))
-    encoding = encoding_bytes(family) + rows
+    treated = max(config.updates * config.batch * config.accumulation, config.guard.prompts)
+
+    @cache
+    def encoding(prompts: int) -> int:
+        return encoding_bytes(family, prompts) + _bytes(family.blank_conditioning(prompts))
+
+    most, judged_at_once = min(ENCODED_AT_ONCE, treated), min(ENCODED_AT_ONCE, judging)
     # Drawn with before checkpointing is switched on, as a fresh pipeline draws.
     batch = config.sampling.batch
     judged = drawing_bytes(config, family, batch)
@@ -149,8 +155,8 @@ def moments_of(
             name="loading and encoding",
             base_bytes=whole,
             weights_bytes=whole + size_of_weights(detector),
-            activations_bytes=max(encoding, _encoding_images(config, family)),
-            host_bytes=max(loading, 2 * rows),
+            activations_bytes=max(encoding(most), _encoding_images(config, family)),
+            host_bytes=max(loading, 2 * _bytes(family.blank_conditioning(most))),
         ),
         Moment(
             name=UPDATE,
@@ -170,14 +176,14 @@ def moments_of(
             name="verification",
             base_bytes=whole,
             weights_bytes=whole + lora,
-            activations_bytes=max(encoding, verified),
+            activations_bytes=max(encoding(VERIFIED), verified),
             host_bytes=loading,
         ),
         Moment(
             name=JUDGING,
             base_bytes=whole,
             weights_bytes=whole + lora,
-            activations_bytes=max(encoding, judged),
+            activations_bytes=max(encoding(judged_at_once), judged),
             host_bytes=loading,
         ),
         Moment(
@@ -220,14 +226,17 @@ def predicting_bytes(detector: Any, shape: tuple[int, int, int]) -> int:
 
 def encoding_bytes(family: GeneratorFamily, count: int = ENCODED_AT_ONCE) -> int:
     """Peak bytes of encoding `count` prompts: the text encoders one after the other, on full sequences."""
-    shapes = [tensor.shape for tensor in family.blank_conditioning(1).tensors.values()]
-    length = max((shape[1] for shape in shapes if len(shape) == 3), default=1)
-    needed = [0]
-    for name, network in family.modules().items():
-        if name.startswith("text_encoder"):
-            tokens = torch.zeros((count, _tokens(network, length)), dtype=torch.long, device=family.device)
-            needed.append(_reading(network, tokens))
-    return max(needed)
+    networks = {name: part for name, part in family.modules().items() if name.startswith("text_encoder")}
+    if isinstance(family, ShapesFamily):
+        read = family.sequences(count)
+    else:
+        shapes = [tensor.shape for tensor in family.blank_conditioning(1).tensors.values()]
+        length = max((shape[1] for shape in shapes if len(shape) == 3), default=1)
+        read = {name: (count, _tokens(network, length)) for name, network in networks.items()}
+    tokens = {
+        name: torch.zeros(shape, dtype=torch.long, device=family.device) for name, shape in read.items()
+    }
+    return max((_reading(networks[name], tokens[name]) for name in read), default=0)
 
 
 def _tokens(network: Any, length: int) -> int:

@@ -70,7 +70,7 @@ def autoencoder(channels=(8, 16, 16), **kwargs):
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
-        latent_channels=4,
+        latent_channels=kwargs.pop("latent_channels", 4),
         block_out_channels=channels,
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),

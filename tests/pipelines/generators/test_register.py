@@ -177,6 +177,18 @@ def test_a_single_file_is_registered_as_the_folder_it_becomes(tmp_path: Path) ->
         register_generator(workspace, str(tmp_path / "old.ckpt"))
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.bfloat16])
+def test_weights_of_few_bits_are_said_to_be_written_out(tmp_path: Path, caplog, dtype) -> None:
+    workspace = create_workspace(tmp_path / "workspace")
+    folder = tiny.flux(tmp_path / "flux")
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    save_file({key: value.to(dtype) for key, value in load_file(weights).items()}, tmp_path / "few.safetensors")
+    weights.unlink()
+    register_generator(workspace, str(tmp_path / "few.safetensors"), configs=folder)
+    said = [line for line in caplog.messages if "written out as bfloat16" in line]
+    assert [line.startswith("few.safetensors: ") for line in said] == [True] * (dtype != torch.bfloat16)
+
+
 def test_a_checkpoint_of_guided_diffusion_is_registered_with_its_flags(tmp_path: Path) -> None:
     workspace = create_workspace(tmp_path / "workspace")
     _, file = checkpoint(tmp_path / "theirs", num_res_blocks=1)

@@ -5,6 +5,7 @@ wraps a function in `torch.no_grad`.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,15 +29,22 @@ def halting(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     raise Halt(original(*args, **kwargs))
 
 
-def owners(pipeline: Any, denoiser: str) -> dict[str, Any]:
-    """The object that holds each function that can be hooked; `denoiser` names a component."""
+def owners(pipeline: Any, denoiser: str) -> dict[str, tuple[Any, str]]:
+    """The object that holds each function that can be hooked, and the function's name there; `denoiser` names
+    a component.
+
+    A call without `prepare_latents` makes its noise by diffusers' `randn_tensor`, which its module imports.
+    """
+    prepares = (pipeline, "prepare_latents")
+    if not hasattr(pipeline, "prepare_latents"):
+        prepares = (sys.modules[type(pipeline).__module__], "randn_tensor")
     return {
-        "encode_prompt": pipeline,
-        "prepare_latents": pipeline,
-        "set_timesteps": pipeline.scheduler,
-        "forward": getattr(pipeline, denoiser),
-        "step": pipeline.scheduler,
-        "decode": pipeline.vae,
+        "encode_prompt": (pipeline, "encode_prompt"),
+        "prepare_latents": prepares,
+        "set_timesteps": (pipeline.scheduler, "set_timesteps"),
+        "forward": (getattr(pipeline, denoiser), "forward"),
+        "step": (pipeline.scheduler, "step"),
+        "decode": (pipeline.vae, "decode"),
     }
 
 
@@ -51,9 +59,9 @@ def call(pipeline: Any, denoiser: str, hooks: Mapping[str, Hook], arguments: Map
     if sampling is None:
         raise ModelRefused(f"{kind.__name__}'s call is not one function under torch.no_grad")
     held = owners(pipeline, denoiser)
-    if lacking := [name for name in hooks if not callable(getattr(held[name], name, None))]:
+    if lacking := [name for name in hooks if not callable(getattr(*held[name], None))]:
         raise ModelRefused(f"{kind.__name__} has no {lacking[0]}")
-    with replaced([(held[name], name, hook) for name, hook in hooks.items()]):
+    with replaced([(*held[name], hook) for name, hook in hooks.items()]):
         try:
             return sampling(_on_the_device_of(pipeline, denoiser), **arguments)
         except Halt as halt:

@@ -20,6 +20,11 @@ CALLS: dict[str, dict] = {
     "QwenImagePipeline": {"negative_prompt": [" ", " "], "true_cfg_scale": GUIDANCE},
     "SanaPipeline": {"use_resolution_binning": False},
     "PixArtSigmaPipeline": {"use_resolution_binning": False},
+    "PixArtAlphaPipeline": {"use_resolution_binning": False},
+    "HunyuanDiTPipeline": {"use_resolution_binning": False},
+    "LongCatImagePipeline": {"enable_prompt_rewrite": False, "negative_prompt": ["", ""]},
+    "ErnieImagePipeline": {"use_pe": False},
+    "FluxKontextPipeline": {"image": None, "_auto_resize": False, "max_area": SIDE * SIDE},
 }
 """What else the stock call is given, for the image that people expect of it."""
 

@@ -4,7 +4,7 @@ Each keeps what makes its class special: two blocks, several heads, an autoencod
 shifts, and the scheduler that its usual weights come with. Images are 32 pixels wide by default.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,17 @@ from tests.dataengine.treatment.tiny import (
     t5_tokenizer,
 )
 
+Builders = Mapping[str, Callable[[], Any]]
+
 FLUX_SCHEDULE = {"shift": 3.0, "use_dynamic_shifting": True}
 
 
-def tiny_pipeline(name: str) -> Any:
-    """The tiny pipeline of a class, e.g. "SanaPipeline", the same whenever it is called."""
+def tiny_pipeline(name: str, builders: Builders | None = None) -> Any:
+    """The tiny pipeline of a class, e.g. "SanaPipeline", the same whenever it is called; by default from
+    `TINY`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline = TINY[name]()
+        pipeline = (builders or TINY)[name]()
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval()  # as an opened one is
@@ -38,9 +41,9 @@ def tiny_pipeline(name: str) -> Any:
     return pipeline
 
 
-def save_tiny(name: str, folder: Path) -> Path:
+def save_tiny(name: str, folder: Path, builders: Builders | None = None) -> Path:
     """Save the tiny pipeline of a class, and return the folder."""
-    tiny_pipeline(name).save_pretrained(folder)
+    tiny_pipeline(name, builders).save_pretrained(folder)
     return folder
 
 

@@ -56,7 +56,18 @@ def gemma_tokenizer():
     pieces = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "\u2581", "\n"]
     pieces += [letter for letter in string.printable.strip() if letter not in pieces]
     vocab = {piece: index for index, piece in enumerate(pieces)}
-    return GemmaTokenizer(vocab=vocab, merges=[], model_max_length=2048)
+    return begun(GemmaTokenizer(vocab=vocab, merges=[], model_max_length=2048))
+
+
+def begun(tokenizer):
+    """The same, which begins every text with its first token, so that an empty one has a token, too."""
+    from tokenizers.processors import TemplateProcessing
+
+    first = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, tokenizer.bos_token_id)]
+    )
+    return tokenizer
 
 
 def qwen3(tokenizer, layers: int, head: bool = False):
@@ -103,13 +114,13 @@ def qwen2_vl(tokenizer):
     return Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(text_config=text, vision_config=vision))
 
 
-def qwen3_vl(tokenizer):
-    """`Qwen3VLModel` with two blocks for text and one for images."""
-    from transformers import Qwen3VLConfig, Qwen3VLModel
+def qwen3_vl(tokenizer, layers: int = 2, head: bool = False):
+    """`Qwen3VLModel`, or `Qwen3VLForConditionalGeneration`, with one block for images."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLModel
 
     text = {
         **DECODER,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "vocab_size": len(tokenizer),
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 1, 1]},
         "bos_token_id": None,
@@ -125,7 +136,8 @@ def qwen3_vl(tokenizer):
         "num_position_embeddings": 16,
         "deepstack_visual_indexes": [0],
     }
-    return Qwen3VLModel(Qwen3VLConfig(text_config=text, vision_config=vision))
+    kind = Qwen3VLForConditionalGeneration if head else Qwen3VLModel
+    return kind(Qwen3VLConfig(text_config=text, vision_config=vision))
 
 
 def pixtral_processor():
@@ -260,3 +272,98 @@ def clip_with_projection(tokenizer, positions: int = 16):
             pad_token_id=tokenizer.pad_token_id,
         )
     )
+
+
+def gemma(tokenizer):
+    """`GemmaModel` of the first version."""
+    from transformers import GemmaConfig, GemmaModel
+
+    return GemmaModel(
+        GemmaConfig(
+            **DECODER,
+            vocab_size=len(tokenizer),
+            num_hidden_layers=2,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def glm(tokenizer):
+    """`GlmModel`."""
+    from transformers import GlmConfig, GlmModel
+
+    return GlmModel(
+        GlmConfig(
+            **DECODER,
+            num_hidden_layers=2,
+            vocab_size=len(tokenizer),
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+
+
+def bert_tokenizer():
+    """Words and single letters."""
+    from transformers import BertTokenizer
+
+    words = sorted({word for prompt in PROMPTS for word in prompt.split()} | set(string.ascii_lowercase))
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    return BertTokenizer(vocab={piece: index for index, piece in enumerate(pieces)}, model_max_length=77)
+
+
+def bert(tokenizer):
+    """`BertModel`."""
+    from transformers import BertConfig, BertModel
+
+    return BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=WIDTH,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=77,
+            initializer_range=0.2,
+        )
+    )
+
+
+def qwen2_vl_processor(tokenizer):
+    """The tokenizer and image processors that Qwen's vision models come with."""
+    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+
+    return Qwen2VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT)
+
+
+def word_tokenizer():
+    """`PreTrainedTokenizerFast` of whole words, after a first token, so that prompts of as many words have as
+    many tokens."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import PreTrainedTokenizerFast
+
+    words = sorted({word for prompt in PROMPTS for word in prompt.split()} | set(string.ascii_lowercase))
+    special = ["<pad>", "<bos>", "<eos>", "<unk>"]
+    vocab = {piece: index for index, piece in enumerate([*special, *words])}
+    plain = Tokenizer(WordLevel(vocab, unk_token="<unk>"))
+    plain.pre_tokenizer = Whitespace()
+    names = ("pad_token", "bos_token", "eos_token", "unk_token")
+    return begun(
+        PreTrainedTokenizerFast(
+            tokenizer_object=plain, model_max_length=1024, **dict(zip(names, special, strict=True))
+        )
+    )
+
+
+def qwen3_vl_processor():
+    """The tokenizer and image processors that Qwen3's vision models come with."""
+    from transformers import Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
+
+    tokenizer = qwen_tokenizer()
+    places = ("vision_start", "vision_end", "image_pad", "video_pad")
+    tokenizer.add_tokens([f"<|{place}|>" for place in places], special_tokens=True)
+    return Qwen3VLProcessor(Qwen2VLImageProcessor(), tokenizer, Qwen3VLVideoProcessor(), chat_template=CHAT)

@@ -12,7 +12,7 @@ from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentC
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import draw, encode
 from dataengine.treatment.tuning import moments
-from dataengine.treatment.tuning.estimate import Ledger
+from dataengine.treatment.tuning.estimate import Ledger, fake_tensors
 from dataengine.treatment.tuning.moments import (
     PIXELS_AT_ONCE,
     Moment,
@@ -21,6 +21,8 @@ from dataengine.treatment.tuning.moments import (
     estimate_moments,
     guard_bytes,
 )
+from dataengine.treatment.tuning.weightless import family_without_weights
+from tests.dataengine.treatment.families.tiny_pipelines import save_tiny
 from tests.dataengine.treatment.tiny import PROMPTS, ToyDetector
 
 CONFIG = TreatmentConfig(
@@ -69,6 +71,16 @@ def test_encoding_prompts(family, predicted):
     with Ledger() as ledger:
         family.encode_prompts([PROMPTS[number % 4] for number in range(32)])
     assert 0.9 <= predicted["loading and encoding"].activations_bytes / ledger.peak <= 1.5
+
+
+def test_the_instruction_that_a_pipeline_puts_around_its_prompts_is_read_too(tmp_path):
+    """Sana's is several times as long as the rows that it answers."""
+    folder = save_tiny("SanaPipeline", tmp_path)
+    with Ledger() as ledger:
+        load_family(folder).encode_prompts(list(PROMPTS))
+    with fake_tensors():
+        fake = family_without_weights(folder, prompt=max(PROMPTS, key=len))
+        assert 0.95 <= moments.encoding_bytes(fake, 4) / ledger.peak <= 1.05
 
 
 def test_text_encoders_that_look_at_values_count_by_their_hidden_states(family):
