@@ -26,11 +26,13 @@ class TrackedReport:
     section: str = ""
     """Prefix of the figures' names, such as the stage of a round."""
 
-    def __call__(self, done: int, total: int, message: str = "", **figures: float) -> None:
+    def __call__(self, done: float, total: int, message: str = "", **figures: float) -> None:
         self.report(done, total, message, **figures)
         if figures:
             prefix = f"{self.section}/" if self.section else ""
-            self.tracker.log({f"{prefix}{name}": float(each) for name, each in figures.items()}, step=done)
+            self.tracker.log(
+                {f"{prefix}{name}": float(each) for name, each in figures.items()}, step=int(done)
+            )
 
     def close(self) -> None:
         """Close the report that is shown."""

@@ -52,7 +52,7 @@ def test_the_whole_way_without_a_round(console: Console) -> None:
     add_detector(console)
     status, out, err = console("diagnose")
     assert status == 0 and out.startswith("12 images predicted by redness, "), err
-    assert console("diagnose")[1].startswith("0 images predicted by redness, 0 flagged; 12 of 12 were")
+    assert console("diagnose")[1].startswith("0 images predicted by redness, 0 flagged; 12 of 12 predicted")
     status, out, _ = console("categorize", "--images", "source=imported", "--model", "reader")
     assert status == 0 and out.startswith("9 of 9 images without a category got one: ") and "3 own" in out
     status, out, _ = console("hard-categories", "--images", "source=imported")

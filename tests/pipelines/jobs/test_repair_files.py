@@ -170,7 +170,7 @@ def test_prompts_come_from_the_file_then_the_catalog_then_the_option(
         "none.png": "given",
     }
     result = repair_files(context, RUN, [photos], out)
-    assert "1 images with artifacts came without a prompt" in result["notes"][-1]
+    assert "1 image with artifacts came without a prompt" in result["notes"][-1]
     assert "an empty one was used" in rows_of(out)["none.png"]["reason"]
 
 
@@ -326,7 +326,7 @@ def test_another_detector_chooses_a_teacher_first(context: Context, tmp_path: Pa
     assert (result["detector"], result["chooser"], result["notes"]) == (
         "first",
         "other",
-        ["1 images with artifacts came without a prompt, so an empty one was used: give one"],
+        ["1 image with artifacts came without a prompt, so an empty one was used: give one"],
     )
     by_teacher = RUN.model_copy(update={"detector": "other", "prompt": "a wall"})
     assert repair_files(context, by_teacher, [tmp_path / "in"], tmp_path / "2")["chooser"] == "first"
