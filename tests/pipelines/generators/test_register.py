@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import app
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
