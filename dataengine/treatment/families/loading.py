@@ -78,7 +78,7 @@ def facts_of(folder: Path, by_its_call: bool = False) -> FamilyFacts:
     file = folder / INDEX
     kind, index = read_index(file)
     ours = PIPELINES.get(kind)
-    if ours and not by_its_call and not (ours.takes_lora and _predicts_velocity(folder)):
+    if ours and not by_its_call and not (ours.takes_lora and predicts_velocity(folder)):
         return ours
     try:
         return stock_facts(kind, index, file)
