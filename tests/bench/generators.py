@@ -1,8 +1,9 @@
 """`make bench-generators`: what of the contract holds for every generator class that has a row.
 
 Tiny pipelines of random weights, on the CPU. The contract is that of `make test-generators`; the figures say
-how many classes keep it (with `FULL=1` those of `more_tiny_pipelines`, too), how near sampling is to the stock call, and what the way through the pipeline's own
-call costs against the hand-written families. With `FULL=1` ten classes go through a whole round.
+how many classes keep it, how near sampling is to the stock call, and what the way through the pipeline's own
+call costs against the hand-written families. With `FULL=1` the contract covers `more_tiny_pipelines`, too,
+and ten classes go through a whole round.
 """
 
 import json

@@ -86,7 +86,8 @@ def facts_of(folder: Path, by_its_call: bool = False) -> FamilyFacts:
         raise ModelRefused(f"{file} names the pipeline class {kind!r}: {error}") from error
 
 
-def _predicts_velocity(folder: Path) -> bool:
+def predicts_velocity(folder: Path) -> bool:
+    """Whether the scheduler's settings in a pipeline folder are those of v-prediction."""
     try:
         config = read_config(folder / "scheduler" / "scheduler_config.json")
         return dict(config).get("prediction_type") == "v_prediction"
