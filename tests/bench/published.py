@@ -319,7 +319,9 @@ PUBLISHED: dict[str, tuple[str, dict[str, Part]]] = {
         "PixArt-Σ XL 2 1024",
         {
             "scheduler": _diffusers("DDIMScheduler", beta_schedule="linear", clip_sample=False),
-            "transformer": _diffusers("PixArtTransformer2DModel", caption_channels=4096),
+            "transformer": _diffusers(
+                "PixArtTransformer2DModel", caption_channels=4096, use_additional_conditions=False
+            ),
             "vae": SDXL_VAE,
             "text_encoder": T5_XXL,
         },

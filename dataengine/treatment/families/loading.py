@@ -78,7 +78,7 @@ def facts_of(folder: Path, by_its_call: bool = False) -> FamilyFacts:
     file = folder / INDEX
     kind, index = read_index(file)
     ours = PIPELINES.get(kind)
-    if ours and not by_its_call and not (ours.takes_lora and _predicts_velocity(folder)):
+    if ours and not by_its_call and not (ours.takes_lora and predicts_velocity(folder)):
         return ours
     try:
         return stock_facts(kind, index, file)
@@ -86,7 +86,8 @@ def facts_of(folder: Path, by_its_call: bool = False) -> FamilyFacts:
         raise ModelRefused(f"{file} names the pipeline class {kind!r}: {error}") from error
 
 
-def _predicts_velocity(folder: Path) -> bool:
+def predicts_velocity(folder: Path) -> bool:
+    """Whether the scheduler's settings in a pipeline folder are those of v-prediction."""
     try:
         config = read_config(folder / "scheduler" / "scheduler_config.json")
         return dict(config).get("prediction_type") == "v_prediction"

@@ -320,7 +320,12 @@ def real() -> Any:
 def _fused(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Any = None, dropout_p: float = 0.0, **kwargs: Any
 ) -> Tensor:
-    return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+    if attn_mask is None:
+        return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value)[0]
+    # A mask is kept for backward, and one of truth values is turned into numbers first.
+    bias = attn_mask if attn_mask.is_floating_point() else torch.zeros_like(attn_mask, dtype=query.dtype)
+    bias = bias.expand(*query.shape[:-1], key.shape[-2])
+    return torch.ops.aten._scaled_dot_product_efficient_attention(query, key, value, bias, True)[0]
 
 
 def measure_rates(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> Rates:

@@ -48,17 +48,22 @@ def family_of_configs(kind: str, folder: Path, dtype: torch.dtype) -> GeneratorF
     Every prompt has the most tokens that the pipeline reads. Raises `ModelRefused` for parts that are missing
     or of another class.
     """
+    from dataengine.treatment.families.loading import predicts_velocity
+
     index = read_config(folder / "model_index.json") if (folder / "model_index.json").is_file() else {}
     if index.get("_class_name", kind) != kind:
         raise ModelRefused(f"{folder} holds the settings of a {index['_class_name']}, and not of a {kind}")
-    if kind in PIPELINES:
-        facts, named = PIPELINES[kind], tuple(PIPELINES[kind].components)
+    ours = PIPELINES.get(kind)
+    if ours is not None and ours.takes_lora and predicts_velocity(folder):
+        ours = None
+    if ours is not None:
+        facts, named = ours, tuple(ours.components)
     else:
         named = tuple(stock_class(kind)._get_signature_types())
     for name in named:
         if name not in index and (found := _class_named(folder / name)):
             index[name] = found
-    if kind not in PIPELINES:
+    if ours is None:
         facts = stock_facts(kind, _with_tokenizers(kind, index), folder)
     parts: dict[str, Any] = {name: value for name, value in index.items() if not _is_part(name, value)}
     for name in facts.components:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import app
 from dataengine.diagnosis.detector import NetworkDetector, load_detector, save_detector
@@ -182,7 +182,9 @@ def test_weights_of_few_bits_are_said_to_be_written_out(tmp_path: Path, caplog, 
     workspace = create_workspace(tmp_path / "workspace")
     folder = tiny.flux(tmp_path / "flux")
     weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
-    save_file({key: value.to(dtype) for key, value in load_file(weights).items()}, tmp_path / "few.safetensors")
+    save_file(
+        {key: value.to(dtype) for key, value in load_file(weights).items()}, tmp_path / "few.safetensors"
+    )
     weights.unlink()
     register_generator(workspace, str(tmp_path / "few.safetensors"), configs=folder)
     said = [line for line in caplog.messages if "written out as bfloat16" in line]

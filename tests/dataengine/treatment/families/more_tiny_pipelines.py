@@ -19,7 +19,6 @@ from tests.dataengine.treatment.families.tiny_text import WIDTH
 from tests.dataengine.treatment.tiny import (
     SIDE,
     autoencoder,
-    clip_tokenizer,
     flux_pipeline,
     t5_tokenizer,
 )
@@ -145,7 +144,7 @@ def hunyuan_dit() -> Any:
     """Two text encoders, v-prediction beside a variance, long skips between its blocks."""
     from diffusers import DDPMScheduler, HunyuanDiT2DModel, HunyuanDiTPipeline
 
-    clip, words = clip_tokenizer(), t5_tokenizer()
+    words = t5_tokenizer()
     return HunyuanDiTPipeline(
         vae=autoencoder((8, 8, 16, 16), scaling_factor=0.7),
         text_encoder=tiny_text.bert(tiny_text.bert_tokenizer()),
