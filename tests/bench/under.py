@@ -32,7 +32,7 @@ from storage.opening import create_workspace
 from tests.bench.harness import RESULTS, Figure, Keeper, curve, device, figure, quick, wilson
 
 UPDATES = 2 if quick() else 40
-PROMPTS = 4 if quick() else 20
+PROMPTS = 4 if quick() else 60
 STEPS = 2 if quick() else 5
 LIMIT = 0.7
 GOAL = 0.8
@@ -86,7 +86,7 @@ def cells() -> dict[str, Any]:
             before=base.id,
             after=treated.id,
             detector="judge",
-            sampling=SamplingConfig(steps=STEPS, batch=PROMPTS),
+            sampling=SamplingConfig(steps=STEPS, batch=20),
             conditions=ConditionsConfig(axes=AXES, limit=LIMIT),
         )
         return compare_under(
