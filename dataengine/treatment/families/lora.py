@@ -435,7 +435,7 @@ def load_lora(
 ) -> None:
     """Attach the matrices of a file, whose keys begin with `prefix`; `stated` are the settings in its header.
 
-    Without them alpha is the rank. Raises `ModelRefused` for matrices that the network has no layer for.
+    Without them alpha is the rank. Raises `ValueError` for matrices that the network has no layer for.
     """
     from peft import LoraConfig, set_peft_model_state_dict
 
@@ -452,4 +452,4 @@ def load_lora(
     attach_lora(network, config, name)
     result = set_peft_model_state_dict(network, held, adapter_name=name)
     if result.unexpected_keys:
-        raise ModelRefused(f"the network has no layer for {result.unexpected_keys[0]}")
+        raise ValueError(f"the network has no layer for {result.unexpected_keys[0]}")

@@ -57,7 +57,7 @@ class ShapesFamily(StockFamily):
 
     def encoded(self, prompts: Sequence[str], guidance: float | None = None) -> list[Any]:
         """See `StockFamily`; text encoders answer zeros."""
-        encoders = [
+        encoders: list[tuple[Any, str, Callable[..., Any]]] = [
             (part, "forward", partial(_encoded, partial(self._note, name)))
             for name, part in self.modules().items()
             if name.startswith("text_encoder")

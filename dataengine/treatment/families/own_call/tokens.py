@@ -39,6 +39,10 @@ class LengthTokenizer:
         """About as many tokens as words have."""
         return [0] * (len(text) // LETTERS + 1)
 
+    def tokenize(self, text: str) -> list[str]:
+        """None: nothing stands for several tokens."""
+        return []
+
     def batch_decode(self, ids: Any, **options: Any) -> list[str]:
         """Empty texts."""
         return [""] * len(ids)
