@@ -9,6 +9,7 @@ path from latents to pixels is the pipeline's own, learned once (see `families.s
 
 import copy
 import inspect
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import torch
@@ -32,7 +33,7 @@ SCHEDULERS = (
 """Those whose levels are read here; the last one is of second order, so its x̂0 is extrapolated."""
 
 
-class StepWatcher:
+class StepWatcher(ABC):
     """What both callbacks share: x̂0 after a step, and its pixels."""
 
     def __init__(
@@ -76,12 +77,12 @@ class StepWatcher:
         self._before = after
         return kwargs
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 (only one of the two has something to forget)
         """A new call of the pipeline."""
 
+    @abstractmethod
     def act(self, pipeline: Any, step: int, steps: int, latents: Tensor, clean: Tensor) -> Tensor:
         """The latents that the next step starts from; `latents` and x̂0 NCHW as the VAE has them."""
-        raise NotImplementedError
 
 
 class DetectorGuidance(StepWatcher):

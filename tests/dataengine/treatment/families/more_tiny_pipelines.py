@@ -11,6 +11,7 @@ from torch import nn
 from tests.dataengine.treatment.families import tiny_text
 from tests.dataengine.treatment.families.tiny_pipelines import (
     FLUX_SCHEDULE,
+    PIXART,
     flow,
     flux2_autoencoder,
     kl,
@@ -109,18 +110,7 @@ def pixart_alpha() -> Any:
         tokenizer=words,
         text_encoder=tiny_text.t5(words),
         vae=autoencoder(scaling_factor=0.7),
-        transformer=PixArtTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            in_channels=4,
-            out_channels=8,
-            num_layers=2,
-            cross_attention_dim=32,
-            sample_size=SIDE // 4,
-            caption_channels=WIDTH,
-            norm_num_groups=4,
-            use_additional_conditions=False,
-        ),
+        transformer=PixArtTransformer2DModel(**PIXART, use_additional_conditions=False),
         scheduler=DPMSolverMultistepScheduler(),
     )
 

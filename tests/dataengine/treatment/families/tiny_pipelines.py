@@ -246,6 +246,19 @@ def sana() -> Any:
     )
 
 
+PIXART = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "in_channels": 4,
+    "out_channels": 8,
+    "num_layers": 2,
+    "cross_attention_dim": 32,
+    "sample_size": SIDE // 4,
+    "caption_channels": WIDTH,
+    "norm_num_groups": 4,
+}
+
+
 def pixart_sigma() -> Any:
     """Noise prediction beside a variance."""
     from diffusers import DPMSolverMultistepScheduler, PixArtSigmaPipeline, PixArtTransformer2DModel
@@ -255,17 +268,7 @@ def pixart_sigma() -> Any:
         tokenizer=words,
         text_encoder=tiny_text.t5(words),
         vae=autoencoder(scaling_factor=0.7),
-        transformer=PixArtTransformer2DModel(
-            num_attention_heads=2,
-            attention_head_dim=16,
-            in_channels=4,
-            out_channels=8,
-            num_layers=2,
-            cross_attention_dim=32,
-            sample_size=SIDE // 4,
-            caption_channels=WIDTH,
-            norm_num_groups=4,
-        ),
+        transformer=PixArtTransformer2DModel(**PIXART),
         scheduler=DPMSolverMultistepScheduler(),
     )
 
