@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import ConfigRefused
-from pipelines.cli import treatment
+from pipelines.cli import treat
 from pipelines.cli.command import Call, Command, tracked, tracking_argument, with_settings
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def dreambooth_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the guard also limits the change of the likeness, as it does that of preference scores",
     )
-    treatment.method_arguments(parser)
+    treat.method_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     tracking_argument(parser)
 
@@ -91,11 +91,11 @@ def dreambooth(call: Call) -> Any:
             call.say(f"  refused: {line}")
         result = {**learned, "lora": str(folder)}
         if given.detector or call.named_workspace is not None:
-            result["treatment"] = treat(call, workspace, request, learned)
+            result["treatment"] = treat_layers(call, workspace, request, learned)
     return result
 
 
-def treat(
+def treat_layers(
     call: Call, workspace: "Workspace", request: "InstanceRequest", learned: dict[str, Any]
 ) -> dict[str, Any]:
     """Treat the instance's layers, and measure what that costs in likeness."""
@@ -120,13 +120,13 @@ def treat(
     plan = type(plans[0]).model_validate(given_instance)
     if given.guard_likeness:
         plan = plan.model_copy(update={"scorers": (f"likeness:{given.encoder}#{request.images}",)})
-    plan = treatment.changed(plan, given.set)
+    plan = treat.changed(plan, given.set)
     require_inputs(workspace, plan)
     with tracked(call, run_id(plan), plan.model_dump(mode="json"), out):
         result = treat_here(workspace, plan, given.device, call.report)
     figures = write_results(workspace, result, out, given.device, call.report)
     call.report.close()
-    treatment.say_figures(call, figures)
+    treat.say_figures(call, figures)
     likeness = figures.get("likeness")
     if likeness is None:
         return figures

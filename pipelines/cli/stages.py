@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import Conflict
-from pipelines.cli import compare, diagnose, selections, training, treatment
+from pipelines.cli import compare, diagnose, retrain, selections, treat
 from pipelines.cli.command import Call, Command, OutsideRounds, named_or_newest_round, tracked
 from pipelines.cli.rounds import (
     name_section,
@@ -41,8 +41,8 @@ OUTSIDE_ROUNDS: Mapping[str, Sequence[OutsideRounds]] = {
     "categorize": (selections.selection_of("categorize"),),
     "mine": (selections.selection_of("mine"),),
     "pseudo-label": (selections.selection_of("pseudo-label"),),
-    "retrain": (training.WITHOUT_ROUND,),
-    "treat": (treatment.STANDALONE,),
+    "retrain": (retrain.WITHOUT_ROUND,),
+    "treat": (treat.STANDALONE,),
     "judge": (compare.FOLDERS,),
 }
 """What the command of a stage does besides, the first that is asked for."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.cli.command import Call, Command, tracking_argument, with_settings
-from pipelines.cli.training import training_run
+from pipelines.cli.retrain import training_run
 
 if TYPE_CHECKING:
     from pipelines.config import TrainingRun
