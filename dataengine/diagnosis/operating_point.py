@@ -34,6 +34,8 @@ CANDIDATES = np.unique(np.rint((LEVELS - 1) / (1 + np.exp(-np.arange(-5.5, 5.6, 
 CANDIDATES = CANDIDATES[CANDIDATES > 0] / (LEVELS - 1)
 """Candidate thresholds of components, float64: evenly spaced logits, between levels of 8-bit maps."""
 
+EQUAL_ALARMS = "miss_at_equal_alarms"
+
 Floats = NDArray[np.float64]
 
 
@@ -168,7 +170,8 @@ def compare_at(
     own: tuple[OperatingPoint, OperatingPoint],
     draws: int = DRAWS,
 ) -> dict[str, Difference]:
-    """Errors, misses, false alarms and pixel AP of two detectors on the same images, each at its own point.
+    """Errors, misses, false alarms and pixel AP of two detectors on the same images, each at its own point;
+    `EQUAL_ALARMS` are the misses if the second one's threshold is moved to the first one's false alarms.
 
     `before` and `after` hold the same images in the same order. A figure that is undefined, in the set or in
     most resamples, is left out.
@@ -177,6 +180,10 @@ def compare_at(
     old_figures, new_figures = (
         _replicates(rows, point, weights) for rows, point in zip((before, after), own, strict=True)
     )
+    if not all(row.flawed for row in before):
+        moved = replace(own[1], flagged=_threshold_with_alarms(after, _count_alarms(before, own[0].flagged)))
+        old_figures[EQUAL_ALARMS] = old_figures["miss"]
+        new_figures[EQUAL_ALARMS] = _replicates(after, moved, weights)["miss"]
     found: dict[str, Difference] = {}
     for name, old in old_figures.items():
         new = new_figures[name]
@@ -192,6 +199,16 @@ def compare_at(
             verdict=verdict_of(interval, lower_is_better=name not in HIGHER_IS_BETTER),
         )
     return found
+
+
+def _count_alarms(rows: Sequence[ImageMetrics], flagged: float) -> int:
+    return sum(row.max >= flagged for row in rows if not row.flawed)
+
+
+def _threshold_with_alarms(rows: Sequence[ImageMetrics], alarms: int) -> float:
+    """The lowest threshold at which at most that many images without a flaw are flagged."""
+    maxima = sorted((row.max for row in rows if not row.flawed), reverse=True)
+    return float(np.nextafter(maxima[alarms], np.inf)) if alarms < len(maxima) else 0.0
 
 
 def _undecidable(maxima: Floats, flawed: NDArray[np.bool_]) -> str:

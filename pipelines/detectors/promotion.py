@@ -18,6 +18,7 @@ FIGURES = {
     "kl1m": "KL(1−P‖1−Q)",
     "miss": "misses",
     "false_alarm": "false alarms",
+    "miss_at_equal_alarms": "misses at the champion's false alarms",
     "pixel_ap": "pixel AP",
 }
 """The figures that the gate looks at, and what they are called."""
@@ -92,12 +93,14 @@ def sentence(name: str, found: Mapping[str, Any]) -> str:
 def _worse(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The figures at the operating points that forbid a promotion.
 
-    More false alarms are no objection where misses fell beyond noise: an operating point trades one for the
-    other.
+    More false alarms are no objection where misses fell beyond noise, nor where the candidate, moved to the
+    champion's false alarms, misses no more than it beyond noise: an operating point trades one for the other,
+    and can be moved.
     """
     verdict = {name: one["verdict"] for name, one in found.items()}
     worse = [name for name in ("miss", "pixel_ap") if verdict.get(name) == "worse"]
-    if verdict.get("false_alarm") == "worse" and verdict.get("miss") != "better":
+    traded = verdict.get("miss") == "better" or verdict.get("miss_at_equal_alarms", "worse") != "worse"
+    if verdict.get("false_alarm") == "worse" and not traded:
         worse.append("false_alarm")
     return worse
 

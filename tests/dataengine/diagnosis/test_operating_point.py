@@ -216,6 +216,21 @@ def test_two_detectors_are_compared_each_at_its_own_point() -> None:
     assert fixed["false_alarm"].verdict == "within noise"
 
 
+def test_a_threshold_that_is_too_low_is_told_from_a_worse_ranking() -> None:
+    """The second detector has six false alarms of ten at its point. Moved to the first one's two of ten, it
+    misses the same two of ten, or with the other ranking six."""
+    clean = [0.7, 0.6, *[0.1] * 8]
+    before = rows_of([0.9] * 8 + [0.2] * 2, clean) * 5
+    lenient = OperatingPoint(flagged=0.3, component=0.3)
+    for flawed, missed in (([0.9] * 8 + [0.4] * 2, 0.2), ([0.9] * 4 + [0.5] * 6, 0.6)):
+        after = rows_of(flawed, [0.8, 0.6, *[0.5] * 4, *[0.1] * 4]) * 5
+        found = compare_at(before, after, (OperatingPoint(), lenient))
+        assert (found["false_alarm"].before, found["false_alarm"].after) == pytest.approx((0.2, 0.6))
+        equal = found["miss_at_equal_alarms"]
+        assert (equal.before, equal.after) == pytest.approx((0.2, missed))
+        assert equal.verdict == ("within noise" if missed == 0.2 else "worse")
+
+
 def test_one_miss_more_is_noise_and_ten_are_not() -> None:
     point = OperatingPoint()
     before = rows_of([0.9] * 50, [0.2] * 50)

@@ -114,6 +114,21 @@ def test_the_paired_comparison_counts_where_there_is_one() -> None:
     assert list(verdicts(sighted(0.08), sighted(0.11), {"miss": change})) == ["miss"]
 
 
+@pytest.mark.parametrize(
+    ("at_equal_alarms", "objects"),
+    [("within noise", False), ("better", False), ("worse", True), (None, True)],
+)
+def test_more_false_alarms_count_unless_the_threshold_alone_makes_them(
+    at_equal_alarms: str | None, objects: bool
+) -> None:
+    change = {"before": 0.1, "after": 0.3, "interval": [0.1, 0.3], "verdict": "worse"}
+    compared = {"false_alarm": change}
+    if at_equal_alarms:
+        compared["miss_at_equal_alarms"] = change | {"verdict": at_equal_alarms}
+    found = regressions(PromoteConfig(), sighted(0.08), sighted(0.08), compared)
+    assert [text.split(" 0.1")[0] for text in found] == ["false alarms"] * objects
+
+
 def test_every_figure_has_a_verdict_and_unmeasured_ones_have_none() -> None:
     found = verdicts(sighted(0.3, 0.3), sighted(0.1, 0.31))
     assert {name: one["verdict"] for name, one in found.items()} == {
