@@ -21,6 +21,8 @@ class ServerConfig(Config):
     max_body_bytes: int = 8 * 2**20
     """Largest request body in bytes, for label maps and files; others hold 1 MiB, and 16 KiB before signing
     in."""
+    max_upload_bytes: int = 512 * 2**20
+    """Largest upload of image files in bytes, all files of one request together."""
     body_seconds: float = 60.0
     """Seconds within which a request's body has to arrive."""
     login_failures: int = 10

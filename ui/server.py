@@ -78,7 +78,11 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     answer_errors(app)
     # The last one added sees a request first.
     app.add_middleware(
-        BodyLimit, access=access, largest=settings.max_body_bytes, seconds=settings.body_seconds
+        BodyLimit,
+        access=access,
+        largest=settings.max_body_bytes,
+        seconds=settings.body_seconds,
+        uploads=settings.max_upload_bytes,
     )
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))

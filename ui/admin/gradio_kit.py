@@ -142,13 +142,13 @@ def acting(request: gr.Request, roles: Collection[str], action: str) -> str:
 
 
 def checked(roles: Collection[str], action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorates a handler whose last argument is the `gr.Request`: role first, our errors as messages."""
+    """Decorates a handler that takes the `gr.Request`: role first, our errors as messages."""
 
     def decorate(handler: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(handler)
         def run(*arguments: Any) -> Any:
             try:
-                acting(arguments[-1], roles, action)
+                acting(next(one for one in arguments if isinstance(one, gr.Request)), roles, action)
                 return handler(*arguments)
             except ClinicError as error:
                 raise gr.Error(escape(str(error), quote=False), print_exception=False) from error
@@ -167,8 +167,10 @@ def refresh(
     timer.tick(handler, inputs, outputs, api_name=False, show_progress="hidden", concurrency_limit=None)
 
 
-def mount(app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str]) -> None:
-    """Mount a desk under its path, for these roles only."""
+def mount(
+    app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str], max_file_size: int = 0
+) -> None:
+    """Mount a desk under its path, for these roles only; `max_file_size` is the most bytes of one upload."""
 
     def dependency(request: Request) -> str | None:
         person = getattr(request.state, "person", None)
@@ -188,7 +190,7 @@ def mount(app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str]) ->
         ssr_mode=False,
         enable_monitoring=False,
         mcp_server=False,
-        max_file_size=0,
+        max_file_size=max_file_size,
         theme=theme(),
         head=HEAD,
     )

@@ -55,7 +55,9 @@ GRADIO_ROUTES = (
     "gradio_api/call",
     "gradio_api/file=",
 )
-"""The Gradio routes that a desk needs; uploads, proxying, monitoring and code editing stay closed."""
+"""The Gradio routes that a desk needs; proxying, monitoring and code editing stay closed, and uploads too
+unless the desk takes files."""
+GRADIO_UPLOADS = ("gradio_api/upload", "gradio_api/upload_progress")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class AccessTable:
     gradio: frozenset[str] = frozenset()
     large: frozenset[str] = frozenset()
     """Paths whose requests may hold a label map or a file."""
+    uploads: frozenset[str] = frozenset()
+    """Mounted Gradio apps that take files."""
 
     def allowed_roles(self, path: str) -> frozenset[str]:
         """The roles that may ask for `path`, by its longest listed prefix; empty when nothing is listed."""
@@ -84,6 +88,10 @@ class AccessTable:
         """True for everything inside a mounted Gradio app."""
         return any(within(path, mounted) for mounted in self.gradio)
 
+    def is_upload(self, path: str) -> bool:
+        """True where a Gradio app writes files to disk as they arrive."""
+        return any(path == f"{mounted}/{GRADIO_UPLOADS[0]}" for mounted in self.uploads)
+
     def _closed_gradio_route(self, path: str) -> bool:
         """True for the parts of a mounted Gradio app that no desk uses."""
         mounted = next((one for one in self.gradio if within(path, one)), None)
@@ -92,7 +100,7 @@ class AccessTable:
         inner = path.removeprefix(mounted).strip("/")
         return not any(
             inner == route or (route and inner.startswith(route if route.endswith("=") else route + "/"))
-            for route in GRADIO_ROUTES
+            for route in GRADIO_ROUTES + (GRADIO_UPLOADS if mounted in self.uploads else ())
         )
 
 

@@ -60,6 +60,8 @@ class Desk:
     """Paths whose requests may be as large as the server's `max_body_bytes`; others hold 1 MiB."""
     routers: Callable[[Site], Iterable[APIRouter]] = no_routers
     mount_gradio: Callable[[FastAPI, Site], None] | None = None
+    takes_files: bool = False
+    """Whether people may upload files to its Gradio app."""
 
     @property
     def name(self) -> str:
@@ -85,7 +87,8 @@ def access_table(desks: Iterable[Desk]) -> AccessTable:
         if desk.mount_gradio is not None:
             gradio.add(desk.path)
     large = frozenset().union(*(desk.large_bodies for desk in desks))
-    return AccessTable(paths, frozenset(gradio), large)
+    uploads = frozenset(desk.path for desk in desks if desk.takes_files)
+    return AccessTable(paths, frozenset(gradio), large, uploads=uploads)
 
 
 def listed(desks: Iterable[Desk]) -> list[Desk]:

@@ -121,10 +121,13 @@ class BodyLimit:
     than `seconds`, and JSON that would become far more than its size.
     """
 
-    def __init__(self, app: ASGIApp, access: AccessTable, largest: int, seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, access: AccessTable, largest: int, seconds: float, uploads: int
+    ) -> None:
         self.app = app
         self.access = access
         self.largest = largest
+        self.uploads = uploads
         self.seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -132,6 +135,9 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         headers, limit = Headers(scope=scope), self.access.body_limit(scope["path"], self.largest)
+        if self.access.is_upload(scope["path"]):
+            await (self.upload_refusal(headers) or self.app)(scope, receive, send)
+            return
         announced = headers.get("content-length", "0")
         try:
             if not announced.isdigit() or int(announced) > limit:
@@ -148,6 +154,13 @@ class BodyLimit:
             answer = too_dense(headers, body) or self.app
             receive = replay(body, receive)
         await answer(scope, receive, send)
+
+    def upload_refusal(self, headers: Headers) -> Response | None:
+        """The refusal of files that are too large together; others are written to disk as they arrive."""
+        announced = headers.get("content-length", "")
+        if announced.isdigit() and int(announced) <= self.uploads:
+            return None
+        return refused(413, f"these files are larger than {self.uploads} bytes together; send fewer at once")
 
     @staticmethod
     async def read(receive: Receive, limit: int) -> bytes:

@@ -24,6 +24,7 @@ from pipelines.services.standalone.output import HIDDEN, begin_output, output_wo
 
 if TYPE_CHECKING:
     from pipelines.jobs.diagnose_files import UsedDetector
+    from pipelines.runtime.context import Context
     from pipelines.runtime.models import Models
     from storage.workspace import Workspace
 
@@ -96,6 +97,52 @@ def diagnose_files(
                 tell,
             ),
         )
+
+
+def diagnose_unrecorded(
+    workspace: "Workspace",
+    paths: Sequence[Path],
+    out: Path,
+    detector_id: str = "",
+    *,
+    device: str | None = None,
+    report: Report = no_report,
+    each: Callable[[dict[str, Any]], None] = lambda row: None,
+) -> dict[str, Any]:
+    """As `diagnose_files` by a registered detector, or "" for the champion; the catalog stays as it is.
+
+    Raises `NotFound` for an unknown detector, `ConfigRefused` for one that predicts no maps of files.
+    """
+    from pipelines.jobs import diagnose_files as job
+    from pipelines.reports.inputs import find_inputs
+    from pipelines.runtime.open_detector import open_detector
+    from pipelines.services.images.work import run_here
+
+    version = _trained(workspace, detector_id)
+    inputs, refused = find_inputs(paths, out)
+    begin_output(out, "diagnose", {"paths": list(map(str, paths)), "detector": version.id})
+    diagnoser = job.FileDiagnoser(out, out / HIDDEN, _as_used(version), "png")
+
+    def work(context: "Context") -> dict[str, Any]:
+        batches = job.iter_files(diagnoser, context.models, open_detector(context, version.id), inputs)
+        return job.diagnose_files(
+            diagnoser, batches, inputs, refused, report, lambda found: each(asdict(found))
+        )
+
+    return run_here(workspace, device, report, work)
+
+
+def _trained(workspace: "Workspace", detector_id: str) -> DetectorVersion:
+    """The trained detector of that id, or the champion."""
+    with workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id) if detector_id else catalog.detectors.champion()
+    if version is None:
+        raise ConfigRefused("this workspace has no champion detector; register or train one, or choose one")
+    if "kind" in version.config:
+        raise ConfigRefused(
+            f"{version.name} has no weights that predict a map of a file; choose a trained one"
+        )
+    return version
 
 
 @contextmanager
