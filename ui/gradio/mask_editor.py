@@ -1,10 +1,10 @@
 """`ArtifactMaskEditor`: the canvas of the annotation page as a Gradio component."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import gradio as gr
 from gradio.components import Component
@@ -18,8 +18,8 @@ from ui.gradio.values import MaskEditorValue
 
 
 class MaskEditorData(GradioModel):
-    """The editor's value as JSON. Only `image` is needed; `label_map` is a file of class indices, or base64 of
-    zlib over runs in row order (each a LEB128 length and one byte of class)."""
+    """The editor's value as JSON. Only `image` is needed; `label_map` is a file of class indices, or base64
+    of zlib over runs in row order (each a LEB128 length and one byte of class)."""
 
     image: FileData | None = None
     height: int | None = None
@@ -45,11 +45,11 @@ class ArtifactMaskEditor(gr.HTML):
 
     A value is an image, or a dict of `image`, `label_map` (uint8 `HW`: 0 is nothing, i the i-th class),
     `classes` (names), `confidence` (float `HW` in [0, 1]) and `threshold`; all but `image` may be left out.
-    Images and maps may be arrays, Pillow images, bytes of files, or paths of files that Gradio may serve. Event
-    handlers receive a `MaskEditorValue` of NumPy arrays, or None while there is no image.
+    Images and maps may be arrays, Pillow images, bytes of files, or paths of files that Gradio may serve.
+    Event handlers receive a `MaskEditorValue` of NumPy arrays, or None while there is no image.
     """
 
-    EVENTS = [Events.change, Events.submit]
+    EVENTS: ClassVar = [Events.change, Events.submit]
     data_model = MaskEditorData
 
     def __init__(
@@ -124,7 +124,7 @@ class ArtifactMaskEditor(gr.HTML):
             )
 
     def postprocess(self, value: Any) -> MaskEditorData | None:
-        """The value for the page. Raises `gr.Error` for one that cannot be used; the page keeps what it has."""
+        """The value for the page. Raises `gr.Error` for one that cannot be used."""
         if value is None:
             return None
         with refusals():
@@ -172,6 +172,11 @@ class ArtifactMaskEditor(gr.HTML):
 
     def example_value(self) -> Any:
         return None
+
+
+# Gradio writes a stub beside the module of every component; type checkers would read it instead of this file.
+with suppress(OSError):
+    Path(__file__).with_suffix(".pyi").unlink(missing_ok=True)
 
 
 def _bytes_of(file: FileData) -> bytes:

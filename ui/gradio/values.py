@@ -1,7 +1,7 @@
 """Values of the mask editor between Python and files: images, label maps, confidence maps.
 
-Images are uint8 `HWC` RGB, label maps uint8 `HW` (0 is nothing, i the i-th class), confidence maps float32 `HW`
-in [0, 1]. Whatever cannot be used raises an `InputRefused` of one sentence.
+Images are uint8 `HWC` RGB, label maps uint8 `HW` (0 is nothing, i the i-th class), confidence maps float32
+`HW` in [0, 1]. Whatever cannot be used raises an `InputRefused` of one sentence.
 """
 
 import base64
@@ -143,7 +143,8 @@ def _png(image: NDArray[Any] | PilImage.Image) -> bytes:
         return body.getvalue()
     if not isinstance(image, np.ndarray):
         raise ImageRefused(
-            f"an image is an array, a Pillow image, the bytes of a file or its path, got {type(image).__name__}"
+            "an image is an array, a Pillow image, the bytes of a file or its path, "
+            f"got {type(image).__name__}"
         )
     if image.dtype != np.uint8 or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] in (3, 4))):
         raise ImageRefused(f"an image array must be uint8 HWC RGB, got {image.dtype} {image.shape}")
