@@ -3,6 +3,8 @@ needs it.
 """
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -99,20 +101,62 @@ def app_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def app(call: Call) -> Any:
-    """Run the web server, and one supervised worker unless `--no-worker` is given."""
+def app(call: Call, page: str = "") -> Any:
+    """Run the web server, and one supervised worker unless `--no-worker` is given; `page` is the path of what
+    the printed address opens."""
     from pipelines.cli.command import with_settings
     from pipelines.worker.supervisor import supervised_worker
     from ui.config import ServerConfig
-    from ui.server import serve
+    from ui.server import print_link, serve
 
     given = call.options
     defaults = ServerConfig(host=given.host, port=given.port).model_dump(mode="json")
     settings = ServerConfig.model_validate(with_settings(defaults, given.set))
     workspace = call.new_workspace
     with nullcontext() if given.no_worker else supervised_worker(workspace), suppress(KeyboardInterrupt):
-        serve(workspace, settings)
+        serve(workspace, settings, lambda where: print_link(where.at(page) if page else where))
     return {"workspace": workspace.path}
+
+
+def gradio(call: Call) -> Any:
+    """Run what `app` runs, and print the address of its Gradio app."""
+    return app(call, "/gradio")
+
+
+def space_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write a folder that is a Hugging Face Space: README with its settings, requirements.txt, and a copy "
+        "of this program with the embedded clinic's weights. Push it to a Space, or start it here with "
+        "`pip install -r requirements.txt` and `SPACE_ID=local python app.py`."
+    )
+    parser.add_argument("folder", type=Path, metavar="DIR", help="new or empty folder")
+
+
+def space(call: Call) -> Any:
+    """Write the folder of a Space."""
+    from ui.gradio.space_folder import write_space
+
+    folder = write_space(call.options.folder, Path(__file__).resolve().parent)
+    call.say(f"{folder} is a Space; its README.md says how to start it and what hardware it takes")
+    return {"folder": folder}
+
+
+def run_space() -> int:
+    """What `python app.py` does on a Space: one worker, a first small round, and the Gradio app."""
+    from pipelines.demo.data import register_models
+    from pipelines.worker.supervisor import supervised_worker
+    from storage.opening import create_workspace
+    from ui.gradio.space import address, serve_space
+
+    workspace = create_workspace(os.environ.get("CLINIC_WORKSPACE", "workspace"))
+    register_models(workspace)
+    first = [sys.executable, "-m", "pipelines.demo.first_round", str(workspace.path)]
+    with supervised_worker(workspace), subprocess.Popen(["nice", "-n", "10", *first]) as preparing:
+        try:
+            serve_space(workspace, *address())
+        finally:
+            preparing.terminate()
+    return 0
 
 
 def server_config() -> "type[BaseModel]":
@@ -137,6 +181,21 @@ COMMANDS = (
         examples=("clinic app", "clinic app --port 0 --no-worker"),
         settings=server_config,
     ),
+    Command(
+        name="gradio",
+        summary="serve the web app and open its Gradio page, with one worker",
+        run=gradio,
+        arguments=app_arguments,
+        examples=("clinic gradio", "clinic gradio --port 0"),
+        settings=server_config,
+    ),
+    Command(
+        name="space",
+        summary="write a Hugging Face Space that runs the Gradio app",
+        run=space,
+        arguments=space_arguments,
+        examples=("clinic space my-space",),
+    ),
     *rounds.COMMANDS,
     *stages.COMMANDS,
     *selections.COMMANDS,
@@ -154,7 +213,9 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command; returns the exit status. Without any, a Space runs its Gradio app."""
+    if argv is None and not sys.argv[1:] and os.environ.get("SPACE_ID"):
+        return run_space()
     return run_command(COMMANDS, argv)
 
 

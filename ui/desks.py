@@ -3,6 +3,7 @@
 from ui.admin.desk import DESK as ADMIN
 from ui.annotate.desk import DESK as ANNOTATE
 from ui.curate.desk import DESK as CURATE
+from ui.gradio.desk import DESK as GRADIO
 from ui.home.desk import DESK as HOME
 from ui.label_studio.desk import DESK as LABEL_STUDIO
 from ui.rounds.desk import DESK as ROUNDS
@@ -20,6 +21,7 @@ DESKS: tuple[Desk, ...] = (
     TREAT,
     STUDY,
     ROUNDS,
+    GRADIO,
     ADMIN,
     RUNS,
     LABEL_STUDIO,

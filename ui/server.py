@@ -198,6 +198,10 @@ class Listening(NamedTuple):
     url: str
     link: str
 
+    def at(self, path: str) -> "Listening":
+        """The same for one page of the server."""
+        return Listening(self.url + path, self.link.replace(f"{self.url}/", f"{self.url}{path}", 1))
+
 
 def check_binding(settings: ServerConfig, session_manager: SessionManager) -> None:
     """Raises `ConfigRefused` for an address beyond loopback while there are no accounts."""

@@ -167,18 +167,14 @@ def refresh(
     timer.tick(handler, inputs, outputs, api_name=False, show_progress="hidden", concurrency_limit=None)
 
 
-def mount(
-    app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str], max_file_size: int = 0
-) -> None:
+def mount(app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str], max_file_size: int = 0) -> None:
     """Mount a desk under its path, for these roles only; `max_file_size` is the most bytes of one upload."""
 
     def dependency(request: Request) -> str | None:
         person = getattr(request.state, "person", None)
         return person.name if person is not None and may(person.roles, roles) else None
 
-    # By default Gradio polls a thousand times a second, the only load of an idle server. These are its own
-    # values for Windows.
-    blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.05, 0.1
+    tune_queue(blocks)
     gr.mount_gradio_app(
         app,
         blocks,
@@ -194,6 +190,12 @@ def mount(
         theme=theme(),
         head=HEAD,
     )
+
+
+def tune_queue(blocks: gr.Blocks) -> None:
+    """Let an idle queue sleep: by default Gradio polls a thousand times a second, the only load of an idle
+    server. These are its own values for Windows."""
+    blocks._queue.sleep_when_free, blocks._queue.progress_update_sleep_when_free = 0.05, 0.1
 
 
 def when(moment: float | None) -> str:

@@ -121,9 +121,7 @@ class BodyLimit:
     than `seconds`, and JSON that would become far more than its size.
     """
 
-    def __init__(
-        self, app: ASGIApp, access: AccessTable, largest: int, seconds: float, uploads: int
-    ) -> None:
+    def __init__(self, app: ASGIApp, access: AccessTable, largest: int, seconds: float, uploads: int) -> None:
         self.app = app
         self.access = access
         self.largest = largest

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dataengine.images import decode
 from dataengine.masks import dequantise, unpack_label_map
 from dataengine.records import THRESHOLD, Image, Lease, component_threshold_of, now
 from pipelines.services.annotation import suggesting_detector, take_lease
@@ -21,8 +20,8 @@ class LabellingTask:
 
     lease: str
     image: Image
-    pixels: np.ndarray
-    """uint8 HW3."""
+    data: bytes
+    """The image file."""
     confidence: np.ndarray | None
     """The suggesting detector's map, float32 HW in [0, 1]; None where there is none."""
     threshold: float
@@ -64,7 +63,7 @@ def _task(workspace: Workspace, lease: Lease, annotator: str) -> LabellingTask:
     return LabellingTask(
         lease=lease.id,
         image=image,
-        pixels=decode(workspace.blobs.get(image.sha256)),
+        data=workspace.blobs.get(image.sha256),
         confidence=dequantise(workspace.maps.get(ref)) if ref else None,
         threshold=component_threshold_of(detector) if detector else THRESHOLD,
         detector=detector.name if detector else "",

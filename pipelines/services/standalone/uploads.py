@@ -100,9 +100,7 @@ def repair_uploads(
 
     Raises as `diagnose_uploads`, and `ConfigRefused` without a generator.
     """
-    before = diagnose_uploads(
-        workspace, paths, folder, run.detector or "", device=device, report=report
-    )
+    before = diagnose_uploads(workspace, paths, folder, run.detector or "", device=device, report=report)
     images, out = folder / IMAGES, folder / REPAIRED
     with _short_names(images):
         result = repair_files(workspace, run, [images], out, device, report)
@@ -166,7 +164,11 @@ def _with_repair(out: Path, one: ExaminedImage, row: dict[str, str] | None) -> E
         return replace(one, reason=row["reason"])
     peaks = [float(peak) for peak in row["peaks_after"].split("; ") if peak]
     return replace(
-        one, state="repaired", repaired=out / row["output"], after=max(peaks, default=None), reason=row["reason"]
+        one,
+        state="repaired",
+        repaired=out / row["output"],
+        after=max(peaks, default=None),
+        reason=row["reason"],
     )
 
 
@@ -192,5 +194,3 @@ SUFFIXES = {
 
 def _sentence(note: str) -> str:
     return f"{note[:1].upper()}{note[1:].rstrip('.')}."
-
-

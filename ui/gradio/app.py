@@ -1,0 +1,45 @@
+"""The Gradio app: diagnose and repair, label, hard cases, retrain, treat. Its tabs are files of `tabs/`."""
+
+from typing import Any
+
+import gradio as gr
+
+from ui.admin.gradio_kit import checked, desk
+from ui.gradio.place import Place
+from ui.gradio.tabs import diagnose, hard_cases, label, retrain, treat
+from ui.web.access import IMAGE_VIEWERS, may
+
+WAITING = 48
+"""Calls that may wait in Gradio's queue; whoever comes after that is told that it is full."""
+AT_ONCE = 8
+TABS = (
+    ("Diagnose and repair", diagnose.DIAGNOSING, diagnose.build),
+    ("Label", label.ANNOTATORS, label.build),
+    ("Hard cases", hard_cases.SELECTING, hard_cases.build),
+    ("Retrain", retrain.ENGINEERS, retrain.build),
+    ("Treat", treat.ENGINEERS, treat.build),
+)
+
+
+def build_app(place: Place) -> gr.Blocks:
+    """The app over a workspace."""
+    with desk("Gradio") as blocks:
+        gr.Markdown(
+            "# Artifact Clinic\nFind artifacts pixel by pixel, label hard cases, retrain the detector, and "
+            "treat the generator."
+        )
+        with gr.Tabs():
+            tabs = []
+            for title, _, build in TABS:
+                with gr.Tab(title, id=title.lower().replace(" ", "-")) as tab:
+                    build(place)
+                tabs.append(tab)
+
+        @checked(IMAGE_VIEWERS, "seeing this page")
+        def own_tabs(request: gr.Request) -> list[Any]:
+            held = request.request.state.person.roles
+            return [gr.Tab(visible=may(held, roles)) for _, roles, _ in TABS]
+
+        blocks.load(own_tabs, None, tabs, api_visibility="private", show_progress="hidden")
+    blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
+    return blocks

@@ -1,0 +1,64 @@
+"""What Retrain and Treat share: the list of runs, a run's state in words, its curves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from pipelines.services import queue, runs
+from storage.workspace import Workspace
+from ui.gradio.place import plain
+from ui.runs.routes import run_rows
+
+LISTED = 50
+BAR = 24
+"""Characters of a progress bar."""
+POLL_SECONDS = 2.0
+POINTS = ("step", "value")
+
+
+def run_choices(workspace: Workspace, kind: str, chosen: str | None = None) -> Any:
+    """The newest runs; the chosen one stays, else the newest is taken."""
+    rows = run_rows(workspace, kind)[:LISTED]
+    known = [row["run"] for row in rows]
+    return gr.Dropdown(
+        choices=[(f"{row['name']} · {row['state']} · {row['run']}", row["run"]) for row in rows],
+        value=chosen if chosen in known else next(iter(known), None),
+    )
+
+
+def status_text(status: dict[str, Any]) -> str:
+    """A run's state and progress, as Markdown."""
+    done = round(BAR * status["progress"])
+    words = [f"**{status['state']}**", f"`{'█' * done}{'░' * (BAR - done)}` {status['progress']:.0%}"]
+    if status.get("step"):
+        words.append(f"step {status['step']:,.0f} of {status['total']:,.0f}")
+    if status.get("left"):
+        words.append(
+            f"{status['left'] / 60:.0f} min left" if status["left"] >= 90 else "less than 2 min left"
+        )
+    if status["position"]:
+        words.append(f"number {status['position']} in the queue")
+    lines = [" · ".join(words), plain(status["error"] or status["message"]), plain(status["note"])]
+    return "\n\n".join(filter(None, lines))
+
+
+def is_open(status: dict[str, Any]) -> bool:
+    """Whether the run may still change."""
+    return status["state"] in queue.OPEN
+
+
+def curve_of(workspace: Workspace, kind: str, run_id: str, figure: str | None) -> tuple[Any, pd.DataFrame]:
+    """The figures that a run has, and the chosen one's values by step."""
+    curves = runs.curves(workspace, runs.run_of(workspace, kind, run_id).jobs)
+    names = sorted(curves, key=lambda name: (not name.startswith("validation"), name))
+    name = figure if figure in curves else preferred(names)
+    steps, values = curves.get(name or "", ([], []))
+    points = pd.DataFrame({"step": steps, "value": values}, columns=list(POINTS))
+    return gr.Dropdown(choices=names, value=name), points
+
+
+def preferred(names: Sequence[str]) -> str | None:
+    """The figure that is shown first: the loss, else any."""
+    return next((name for name in names if name in ("loss", "confidence")), next(iter(names), None))

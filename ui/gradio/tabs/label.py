@@ -1,0 +1,167 @@
+"""Label: hard cases of the queue in the mask editor, under the leases and rules of /annotate."""
+
+import base64
+import time
+from contextlib import suppress
+from typing import Any
+
+import gradio as gr
+
+from dataengine.errors import Conflict, InputRefused
+from dataengine.masks import PackedMap
+from pipelines.services.annotation import Annotation, save_draft, skip_image, submit_answer
+from pipelines.services.images.tasks import LabellingTask, count_waiting, take_task
+from storage.workspace import Workspace
+from ui.admin.gradio_kit import checked
+from ui.gradio.mask_editor import ArtifactMaskEditor
+from ui.gradio.place import Place, person, plain
+from ui.web.access import roles
+
+ANNOTATORS = roles("annotator", "curator")
+LABELLING = "labelling"
+LONGEST_SECONDS = 300.0
+"""Time on task that counts at most: what goes beyond was idle."""
+NOTHING = "Nothing waits for you. Images come from a round, or from the tab Hard cases."
+
+
+def build(place: Place) -> None:
+    """The tab's components and events."""
+    workspace, seconds = place.workspace, place.lease_seconds
+    task = gr.State(None)
+    lead = gr.Markdown("Press **Next image** to begin.")
+    editor = ArtifactMaskEditor(elem_id="label-editor", height=560)
+    with gr.Row():
+        submit = gr.Button("Submit and next", variant="primary")
+        clean = gr.Button("No artifact, next")
+        skip = gr.Button("Skip")
+        start = gr.Button("Next image")
+    if place.desks:
+        gr.Markdown(
+            "Guideline, practice, comments and your answers are at [/annotate](/annotate); "
+            "reviews are at [/curate](/curate)."
+        )
+
+    @checked(ANNOTATORS, LABELLING)
+    def begin(request: gr.Request) -> tuple[Any, ...]:
+        return next_task(workspace, person(request, ANNOTATORS, LABELLING), seconds)
+
+    @checked(ANNOTATORS, LABELLING)
+    def answer(
+        value: dict[str, Any] | None, task: dict[str, Any] | None, request: gr.Request
+    ) -> tuple[Any, ...]:
+        name = person(request, ANNOTATORS, LABELLING)
+        submit_answer(workspace, annotation_of(value, task), name)
+        return next_task(workspace, name, seconds)
+
+    @checked(ANNOTATORS, LABELLING)
+    def nothing_there(task: dict[str, Any] | None, request: gr.Request) -> tuple[Any, ...]:
+        name = person(request, ANNOTATORS, LABELLING)
+        submit_answer(workspace, annotation_of(None, task, clean=True), name)
+        return next_task(workspace, name, seconds)
+
+    @checked(ANNOTATORS, LABELLING)
+    def decline(task: dict[str, Any] | None, request: gr.Request) -> tuple[Any, ...]:
+        name = person(request, ANNOTATORS, LABELLING)
+        skip_image(workspace, required(task)["lease"], name, "")
+        return next_task(workspace, name, seconds)
+
+    @checked(ANNOTATORS, LABELLING)
+    def keep(value: dict[str, Any] | None, task: dict[str, Any] | None, request: gr.Request) -> None:
+        if value is None or task is None or not fits(value, task):
+            return
+        if task["drawn"] or value["label_map"].any():
+            name = person(request, ANNOTATORS, LABELLING)
+            # An answer that arrived first has ended the lease, and with it the draft.
+            with suppress(Conflict):
+                save_draft(workspace, task["image"], packed_text(value), spent(task), name)
+
+    shown = [editor, task, lead]
+    start.click(begin, None, shown, api_name="next_image")
+    submit.click(answer, [editor, task], shown, api_name="submit_label")
+    editor.submit(answer, [editor, task], shown, api_visibility="private")
+    clean.click(nothing_there, [task], shown, api_name="submit_clean")
+    skip.click(decline, [task], shown, api_name="skip_image")
+    # Every stroke reaches the server, so a session that ends loses no drawing.
+    editor.change(keep, [editor, task], None, api_name="save_draft", show_progress="hidden")
+
+
+def next_task(
+    workspace: Workspace, name: str, lease_seconds: float
+) -> tuple[Any, dict[str, Any] | None, str]:
+    """The editor's value, what the answer needs, and a line about the image."""
+    found = take_task(workspace, name, lease_seconds)
+    if found is None:
+        return None, None, NOTHING
+    return editor_value(found), state_of(found), lead_of(found, count_waiting(workspace, name))
+
+
+def editor_value(task: LabellingTask) -> dict[str, Any]:
+    """The task as the editor shows it."""
+    return {
+        "image": task.data,
+        "label_map": task.drawn,
+        "classes": list(task.classes),
+        "confidence": task.confidence,
+        "threshold": task.threshold,
+    }
+
+
+def state_of(task: LabellingTask) -> dict[str, Any]:
+    """What the answer to a task refers to."""
+    return {
+        "lease": task.lease,
+        "image": task.image.id,
+        "size": [task.image.height, task.image.width],
+        "revision": task.revision,
+        "drawn": bool(task.drawn.any()),
+        "shown": time.time(),
+    }
+
+
+def lead_of(task: LabellingTask, waiting: int) -> str:
+    """What the person should know of the image."""
+    words = [plain(task.image.prompt or "no prompt"), plain(task.image.category or ""), f"{waiting} waiting"]
+    return " · ".join(filter(None, words))
+
+
+def annotation_of(
+    value: dict[str, Any] | None, task: dict[str, Any] | None, clean: bool = False
+) -> Annotation:
+    """The answer. Raises `InputRefused` without a task, for another image, and for an empty drawing."""
+    task = required(task)
+    if not clean:
+        if value is None or not fits(value, task):
+            raise InputRefused("the editor shows another image than this task; press Next image")
+        if not value["label_map"].any():
+            raise InputRefused("nothing is drawn; press “No artifact” if the image has none")
+    return Annotation(
+        lease=task["lease"],
+        image=task["image"],
+        revision=task["revision"],
+        clean=clean,
+        label_map=None if clean or value is None else packed_text(value),
+        seconds=spent(task),
+        key=f"gradio {task['lease']}",
+    )
+
+
+def required(task: dict[str, Any] | None) -> dict[str, Any]:
+    """The task. Raises `InputRefused` without one."""
+    if task is None:
+        raise InputRefused("there is no image; press Next image first")
+    return task
+
+
+def fits(value: dict[str, Any], task: dict[str, Any]) -> bool:
+    """Whether a drawing has the size of the task's image."""
+    return list(value["label_map"].shape) == task["size"]
+
+
+def packed_text(value: dict[str, Any]) -> str:
+    """The drawing as the annotation API takes it."""
+    return base64.b64encode(PackedMap.of(value["label_map"]).data).decode()
+
+
+def spent(task: dict[str, Any]) -> float:
+    """Seconds since the image was shown, at most `LONGEST_SECONDS`."""
+    return min(time.time() - task["shown"], LONGEST_SECONDS)

@@ -1,0 +1,161 @@
+"""Retrain: one click trains a detector on the newest labels; curves, verdict and promotion follow."""
+
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from dataengine.errors import InputRefused
+from pipelines.config import TrainingRun
+from pipelines.services import preflight, runs
+from pipelines.services.detectors import objections_to, promote_detector, verdicts_on
+from storage.workspace import Workspace
+from ui.admin.gradio_kit import checked
+from ui.gradio.place import SMALL, Place, check_lines, figure, person, plain, worker_note
+from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, run_choices, status_text
+from ui.web.access import ENGINEERS
+
+SEEING, TRAINING, PROMOTING = "seeing trainings", "training detectors", "promoting detectors"
+
+
+def build(place: Place) -> None:
+    """The tab's components and events."""
+    workspace, kind = place.workspace, runs.TRAINING
+    decided = gr.State([None, None])
+    note = gr.Markdown()
+    with gr.Row(elem_classes="line"):
+        preset = gr.Dropdown([], label="Settings", scale=3)
+        start = gr.Button("Retrain", variant="primary", scale=1)
+    checks = gr.Markdown()
+    with gr.Row(elem_classes="line"):
+        run = gr.Dropdown([], label="Run", scale=3)
+        cancel = gr.Button("Cancel", scale=1)
+    status = gr.Markdown("No training yet.")
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3):
+            name = gr.Dropdown([], label="Curve")
+            curve = gr.LinePlot(x="step", y="value", height=260, show_label=False)
+        with gr.Column(scale=2):
+            verdict = gr.Markdown("The verdict appears when a training has ended.")
+            reason = gr.Textbox(
+                label="Reason", info="needed where the figures speak against it", max_length=1000
+            )
+            promote = gr.Button("Promote to champion", interactive=False)
+    if place.desks:
+        gr.Markdown("All settings, worst images and calibration are on [the Train desk](/train).")
+    timer = gr.Timer(POLL_SECONDS, active=False)
+
+    @checked(ENGINEERS, SEEING)
+    def show(request: gr.Request) -> tuple[Any, ...]:
+        return worker_note(workspace), preset_choices(workspace), run_choices(workspace, kind)
+
+    @checked(ENGINEERS, SEEING)
+    def check(preset: str | None, request: gr.Request) -> str:
+        return check_lines(preflight.training_checks(workspace, plan_of(workspace, preset)))
+
+    @checked(ENGINEERS, TRAINING)
+    def train(preset: str | None, request: gr.Request) -> Any:
+        actor = person(request, ENGINEERS, TRAINING)
+        job = runs.start_training(workspace, plan_of(workspace, preset), actor)
+        return run_choices(workspace, kind, job.args["run"])
+
+    @checked(ENGINEERS, SEEING)
+    def watch(run: str | None, name: str | None, request: gr.Request) -> tuple[Any, ...]:
+        return standing(workspace, run, name)
+
+    @checked(ENGINEERS, TRAINING)
+    def stop(run: str | None, name: str | None, request: gr.Request) -> tuple[Any, ...]:
+        actor = person(request, ENGINEERS, TRAINING)
+        runs.cancel_run(workspace, runs.run_of(workspace, kind, run or ""), actor)
+        return standing(workspace, run, name)
+
+    @checked(ENGINEERS, PROMOTING)
+    def crown(decided: list[str | None], reason: str, request: gr.Request) -> tuple[str, Any, str]:
+        candidate, champion = decided
+        if candidate is None:
+            raise InputRefused("this run has made no detector yet; wait until it has ended")
+        actor = person(request, ENGINEERS, PROMOTING)
+        made = promote_detector(workspace, candidate, actor, reason, champion)
+        return f"**{plain(made.name)}** is champion now.", gr.Button(interactive=False), ""
+
+    blocks = gr.context.Context.root_block
+    assert blocks is not None
+    quiet = {"show_progress": "hidden"}
+    seen = [status, name, curve, verdict, decided, promote, timer]
+    blocks.load(show, None, [note, preset, run], api_name="trainings", **quiet)
+    preset.change(check, [preset], [checks], api_name="training_checks", **quiet)
+    start.click(train, [preset], [run], api_name="start_training")
+    run.change(watch, [run, name], seen, api_name="training_status", **quiet)
+    name.input(watch, [run, name], seen, api_visibility="private", **quiet)
+    timer.tick(watch, [run, name], seen, api_visibility="private", concurrency_limit=None, **quiet)
+    cancel.click(stop, [run, name], seen, api_name="cancel_training", **quiet)
+    promote.click(crown, [decided, reason], [verdict, promote, reason], api_name="promote")
+
+
+def preset_choices(workspace: Workspace) -> Any:
+    """The presets of a training; the small recipe first where no worker has a GPU."""
+    names = list(runs.training_presets(workspace))
+    small = runs.RECIPE + SMALL
+    first = names[0] if preflight.on_a_gpu(workspace) else small
+    return gr.Dropdown(choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=first)
+
+
+def plan_of(workspace: Workspace, preset: str | None) -> TrainingRun:
+    """The training of a preset. Raises `InputRefused` for none."""
+    presets = runs.training_presets(workspace)
+    if preset not in presets:
+        raise InputRefused("no settings are chosen; choose some from the list")
+    return TrainingRun.model_validate(presets[preset])
+
+
+def standing(workspace: Workspace, run_id: str | None, name: str | None) -> tuple[Any, ...]:
+    """State, curve, verdict, what a promotion would decide, and whether to look again."""
+    if not run_id:
+        nothing = pd.DataFrame({"step": [], "value": []})
+        return (
+            "No training yet.",
+            gr.Dropdown([], value=None),
+            nothing,
+            "",
+            [None, None],
+            off(),
+            gr.Timer(active=False),
+        )
+    status = runs.run_status(workspace, runs.run_of(workspace, runs.TRAINING, run_id))
+    figures, points = curve_of(workspace, runs.TRAINING, run_id, name)
+    text, decided = verdict_on(workspace, status["result"].get("detector"))
+    running = is_open(status)
+    button = gr.Button(interactive=decided[0] is not None and decided[0] != decided[1])
+    return status_text(status), figures, points, text, decided, button, gr.Timer(active=running)
+
+
+def off() -> Any:
+    """The button that cannot be pressed."""
+    return gr.Button(interactive=False)
+
+
+def verdict_on(workspace: Workspace, detector_id: str | None) -> tuple[str, list[str | None]]:
+    """How the trained detector compares with the champion, as Markdown; both ids."""
+    with workspace.catalog(read_only=True) as catalog:
+        champion = catalog.detectors.champion()
+        if detector_id is None:
+            return "The verdict appears when a training has ended.", [None, champion.id if champion else None]
+        candidate = catalog.detectors.get(detector_id)
+    seen = champion.id if champion else None
+    if candidate.id == seen:
+        return f"**{plain(candidate.name)}** is the champion.", [detector_id, seen]
+    lines = [f"- {plain(one['text'])}" for one in verdicts_on(candidate, champion)]
+    lines = lines or [f"- {name}: {figure(value)}" for name, value in measured(candidate.metrics).items()]
+    against = [f"⚠ {plain(text)}" for text in objections_to(candidate, champion)]
+    head = (
+        f"**{plain(candidate.name)}** against {plain(champion.name)}"
+        if champion
+        else f"**{plain(candidate.name)}**"
+    )
+    return "\n\n".join([head, "\n".join(lines), *against]), [detector_id, seen]
+
+
+def measured(metrics: dict[str, Any]) -> dict[str, float]:
+    """The main figures on validation."""
+    found = metrics.get("validation", {})
+    return {name: found[name] for name in ("mse", "kl", "kl1m") if name in found}
