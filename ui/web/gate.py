@@ -22,7 +22,11 @@ RETRY_SECONDS = 5
 UNAVAILABLE = "the catalog's database does not answer; try again in a minute, or ask an admin"
 """What people who are not signed in are told: the reason, in the server's log, can name the database."""
 
-
+SESSION_ENDED = (
+    "you are signed out; sign in again in another tab, then repeat this: what the page shows is kept, also what "
+    "you drew"
+)
+"""What a Gradio page shows when its session has ended."""
 SIGNING_OUT = ("/logout", "/api/logout")
 
 
@@ -78,7 +82,8 @@ class AuthMiddleware:
         scope.setdefault("state", {})["person"] = person
         scope["state"]["rename_cookie"] = former and person is not None
         if person is None:
-            return to_sign_in(scope) if page else refused(401, "sign in first")
+            gone = SESSION_ENDED if self.access.is_gradio(path) else "sign in first"
+            return to_sign_in(scope) if page else refused(401, gone)
         if not wanted:
             return (
                 message_page("Page not found", "This page does not exist.", 404)

@@ -89,7 +89,7 @@ def categories(workspace: Workspace) -> tuple[Any, ...]:
         lead,
         pd.DataFrame(rows, columns=list(COLUMNS)),
         gr.CheckboxGroup(choices=names, value=hardest),
-        report["threshold"],
+        round(report["threshold"], 2),
     )
 
 
