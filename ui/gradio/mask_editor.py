@@ -85,7 +85,7 @@ class ArtifactMaskEditor(gr.HTML):
         self.height = height
         super().__init__(
             value,
-            html_template=assets.html(height),
+            html_template=f'<div style="--editor-height: {int(height)}px">{assets.html()}</div>',
             css_template=assets.css(),
             js_on_load=assets.javascript(),
             head=assets.head(),

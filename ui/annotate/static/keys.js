@@ -39,11 +39,12 @@ export const ACTIONS = [
 const STORE = "clinic.keys";
 const CODES = { "[": "BracketLeft", "]": "BracketRight", "-": "Minus", "+": "Equal" };
 
+// A page inside another site's may have no storage; its keys are the default ones.
 let chosen = {};
 try {
   chosen = JSON.parse(localStorage.getItem(STORE) ?? "{}");
 } catch {
-  localStorage.removeItem(STORE);
+  chosen = {};
 }
 
 export const keyOf = (action) => chosen[action] ?? ACTIONS.find(([name]) => name === action)[1];

@@ -1,97 +1,38 @@
 // The annotation page: shows the current image, edits and submits its label map, loads the next image.
 import { Unreachable, currentSession, get, post } from "/static/api.js";
-import { $, h } from "/static/dom.js";
-import { classColour } from "/static/palette.js";
+import { $ } from "/static/dom.js";
 import { ActiveTimer } from "/static/annotate/active_timer.js";
 import { packed, runs, unpacked } from "/static/annotate/codec.js";
-import { PointerTools } from "/static/annotate/pointer_tools.js";
-import { actionOf, keyOf } from "/static/annotate/keys.js";
+import { Editor } from "/static/annotate/editor.js";
+import { keyOf } from "/static/annotate/keys.js";
 import { askReason, showComments, showOutbox, wireKeys } from "/static/annotate/panels.js";
 import { Segmenter } from "/static/annotate/segment.js";
 import { OutboxSender } from "/static/annotate/outbox.js";
 import { drafts, outbox } from "/static/annotate/draft_store.js";
-import { Suggestions } from "/static/annotate/suggestions.js";
 import { TaskQueue, keepLeases, load } from "/static/annotate/task_queue.js";
 import { endTour, practice, tourIsDue, verdict } from "/static/annotate/tour.js";
 import { Triage } from "/static/annotate/triage.js";
-import { View } from "/static/annotate/view.js";
 
 const RETRY_MS = 5000;
 const SERVER_DRAFT_MS = 4000;
 
 const person = (await currentSession()).name;
 const tasks = new TaskQueue(person), timer = new ActiveTimer();
-const view = new View($("stage"));
-const suggestions = new Suggestions(() => {
-  view.request();
-  showTools();
-});
+const editor = new Editor($("bench"), { changed: saveDraft }), { desk, pointer, view } = editor;
+const say = (...message) => editor.say(...message);
 const sender = new OutboxSender(person, (state) => showOutbox(state, { reopen, drop }), confirmed);
 const triage = new Triage(sender, timer, say, () => (tasks.current ? showTools() : advance()));
-const desk = {
-  labels: null, tool: "brush", value: 1, radius: 4, tolerance: 24, pressure: false, hidden: false,
-  changed, say, accept: acceptOne, reject: rejectOne,
-  rgba() {
-    const { current } = tasks;
-    if (!current.rgba) {
-      const context = new OffscreenCanvas(current.width, current.height).getContext("2d");
-      context.drawImage(current.bitmap, 0, 0, current.width, current.height);
-      current.rgba = context.getImageData(0, 0, current.width, current.height).data;
-    }
-    return current.rgba;
-  },
-};
-const pointer = new PointerTools(view, suggestions, desk), segmenter = new Segmenter(desk, view, tasks, act);
+const segmenter = new Segmenter(desk, view, tasks, act);
 desk.segmenter = segmenter;
 const day = { remaining: 0, done: 0 };
 let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0;
 
-view.overlayPainter = (context, pixel) => {
-  if (!desk.hidden) suggestions.paint(context, pixel, desk.value);
-  pointer.paint(context, pixel);
-};
-
 // ---- showing ----
 
-function say(text, kind = "") {
-  $("message").textContent = text;
-  $("message").dataset.kind = kind;
-}
-
 function showTools() {
-  for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === desk.tool);
-  desk.radius = Number($("size").value) / 2;
-  desk.tolerance = Number($("tolerance").value);
-  $("size-value").textContent = `${$("size").value} px`;
-  $("tolerance-value").textContent = $("tolerance").value;
-  $("opacity-value").textContent = `${$("opacity").value} %`;
-  $("threshold-value").textContent = `${$("threshold").value} %`;
-  $("tolerance-row").hidden = desk.tool !== "wand";
-  $("size-row").hidden = !["brush", "eraser"].includes(desk.tool);
-  view.canvases.heat.style.opacity = desk.hidden ? 0 : $("opacity").value / 100;
-  view.canvases.labels.style.opacity = desk.hidden ? 0 : 1;
-  $("hide").setAttribute("aria-pressed", desk.hidden);
-  $("undo").disabled = !desk.labels?.done.length;
-  $("redo").disabled = !desk.labels?.undone.length;
-  view.stage.dataset.tool = desk.tool;
-  view.stage.dataset.regions = suggestions.regions.length;
-  view.stage.dataset.ready = suggestions.ready;
-  const left = suggestions.open_, all = suggestions.regions.length;
-  $("suggestion-count").textContent = all ? `${all} suggestion${all === 1 ? "" : "s"}, ${left} open` : "No suggestions at this threshold";
-  for (const id of ["accept", "reject", "accept-all"]) $(id).disabled = !all;
-  for (const button of $("classes").children) {
-    const value = Number(button.dataset.value), count = desk.labels?.counts[value] ?? 0;
-    button.setAttribute("aria-checked", value === desk.value);
-    button.querySelector(".count").textContent = count ? `${count} px` : "";
-  }
+  editor.showTools();
   $("remaining").textContent = day.remaining;
   $("done").textContent = day.done;
-}
-
-function drawClasses(names) {
-  $("classes").replaceChildren(...names.map((name, at) => h("button", { type: "button", role: "radio", "data-value": at + 1, onclick: () => choose(at + 1) },
-    h("span", { class: "swatch", style: { background: `rgb(${classColour(at + 1)})` } }), h("span", { class: "name" }, name), h("span", { class: "count" }),
-    at < 9 ? h("kbd", {}, at + 1) : null)));
 }
 
 async function drop(entry) {
@@ -109,99 +50,14 @@ async function reopen(entry) {
       show(await load(task, person));
     }
     const pixels = await unpacked(entry.body.label_map, desk.labels.pixels.length);
-    desk.labels.begin();
-    view.touch(desk.labels.replace(pixels));
-    desk.labels.end();
-    changed();
+    editor.replace(pixels);
     await drop(entry);
   });
-}
-
-// ---- tools ----
-
-function choose(value) {
-  if (value > $("classes").children.length) return;
-  desk.value = value;
-  if (desk.tool === "eraser") desk.tool = "brush";
-  view.request();
-  showTools();
-}
-
-function takeTool(tool) {
-  if (tool === "assist" && !tasks.current?.task.tools.includes("assist")) return;
-  desk.tool = tool;
-  segmenter.forget();
-  pointer.dropLoop();
-  view.cursor.hidden = true;
-  showTools();
-}
-
-function resize(step) {
-  const size = $("size");
-  size.value = Number(size.value) + step * Math.max(1, Math.round(size.value / 8));
-  showTools();
-}
-
-function step(direction) {
-  if (pointer.busy) return;
-  const box = desk.labels?.[direction]();
-  if (box) {
-    view.touch(box);
-    changed();
-  }
-}
-
-function hide() {
-  desk.hidden = !desk.hidden;
-  view.request();
-  showTools();
-}
-
-function acceptOne(index) {
-  if (index < 0 || pointer.busy) return;
-  suggestions.chosen = index;
-  desk.labels.begin();
-  view.touch(suggestions.accept(index, desk.value));
-  desk.labels.end();
-  changed();
-  say(`Accepted: ${suggestions.regions[index].area} pixels.`);
-}
-
-function rejectOne(index) {
-  if (index < 0 || pointer.busy) return;
-  suggestions.chosen = index;
-  desk.labels.begin();
-  const box = suggestions.reject(index);
-  if (box) view.touch(box);
-  desk.labels.end();
-  changed();
-  say("Rejected.");
-}
-
-function acceptAll() {
-  desk.labels.begin();
-  suggestions.regions.forEach((region, index) => region.rejected || region.accepted || view.touch(suggestions.accept(index, desk.value)));
-  desk.labels.end();
-  changed();
-}
-
-function walk(direction) {
-  const region = suggestions.walk(direction);
-  if (!region) return;
-  const how = region.accepted ? "accepted" : region.rejected ? "rejected" : "open";
-  say(`Suggestion ${suggestions.chosen + 1} of ${suggestions.regions.length}: ${region.area} pixels, ${how}.`);
 }
 
 // ---- drafts ----
 
 // After every change of the label map: stores a draft in the browser at once, on the server a little later.
-function changed() {
-  suggestions.judge();
-  view.request();
-  showTools();
-  saveDraft();
-}
-
 function saveDraft() {
   const { current } = tasks;
   if (!current || current.lesson || !current.labels.changes || current.labels.changes === savedChanges) return;
@@ -235,48 +91,29 @@ function firstThreshold(map) {
 }
 
 function show(loaded) {
-  const { task, width, height, labels } = loaded;
+  const { task, labels } = loaded;
   tasks.current = loaded;
-  Object.assign(desk, { labels });
-  segmenter.forget();
   serverDraftAt = savedChanges = labels.changes;
-  pointer.abort();
-  view.open(loaded);
-  suggestions.open(task.image.id, loaded.confidence, labels, firstThreshold(task.map));
+  editor.open(loaded, { image: task.image.id, classes: task.classes, threshold: firstThreshold(task.map), tools: task.tools });
   timer.reset(loaded.seconds);
-  const side = Math.min(width, height);
-  $("size").max = Math.max(12, Math.round(side / 3));
-  if (Number($("size").dataset.side) !== side) $("size").value = Math.max(3, Math.round(side / 16));
-  $("size").dataset.side = side;
   $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No prediction for this image.";
   $("map-group").classList.toggle("none", !task.map);
-  $("assist-tool").hidden = !task.tools.includes("assist");
-  if ($("classes").dataset.names !== task.classes.join("\n")) {
-    $("classes").dataset.names = task.classes.join("\n");
-    drawClasses(task.classes);
-  }
-  if (desk.value > task.classes.length) desk.value = 1;
   $("prompt").textContent = task.image.prompt || "No prompt.";
   $("category").textContent = task.image.category ?? "";
   $("comment-count").textContent = task.comments || "";
   $("returned").hidden = !task.note;
   $("returned").textContent = task.note ? `Returned: ${task.note}` : "";
-  view.layers.dataset.image = task.image.id;
   $("empty").hidden = true;
-  $("tools").classList.remove("idle");
   $("comment-button").disabled = Boolean(loaded.lesson);
   if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
   say(loaded.restored ? "Draft restored." : "");
-  const useless = (desk.tool === "assist" && !task.tools.includes("assist")) || (desk.tool === "eraser" && !labels.painted);
-  takeTool(useless ? "brush" : desk.tool);
+  showTools();
 }
 
 function rest() {
-  tasks.current = desk.labels = null;
-  view.close();
-  suggestions.close();
+  tasks.current = null;
+  editor.close();
   $("empty").hidden = false;
-  $("tools").classList.add("idle");
   $("prompt").textContent = $("category").textContent = "";
   day.remaining = 0;
   showTools();
@@ -411,31 +248,16 @@ setInterval(() => pointer.busy && saveDraft(), 1000);
 // ---- wiring ----
 
 const DO = {
-  accept: () => {
-    acceptOne(suggestions.chosen < 0 ? suggestions.walkOpen() : suggestions.chosen);
-    suggestions.walkOpen();
-  },
-  reject: () => {
-    rejectOne(suggestions.chosen < 0 ? suggestions.walkOpen() : suggestions.chosen);
-    suggestions.walkOpen();
-  },
-  "accept-all": acceptAll, "next-region": () => walk(1), "previous-region": () => walk(-1),
-  smaller: () => resize(-1), larger: () => resize(1), undo: () => step("undo"), redo: () => step("redo"), hide,
-  fit: () => view.fit(), submit: () => (pointer.loop ? pointer.closeLoop(false) : answer(false)), clean: () => answer(true), skip, previous,
+  ...editor.actions,
+  submit: () => (pointer.loop ? pointer.closeLoop(false) : answer(false)), clean: () => answer(true), skip, previous,
   triage: async () => {
     if (tasks.current?.lesson) finishTour();
     await act(() => triage.enter());
   },
   comment: () => tasks.current && !tasks.current.lesson && showComments(tasks.current.task.image.id, say),
   guide: () => showFromTop("guide"), help: () => showFromTop("help"),
-  ...Object.fromEntries(["select", "brush", "eraser", "lasso", "fill", "wand", "assist"].map((tool) => [tool, () => takeTool(tool)])),
-  ...Object.fromEntries([["zoom-in", 1.4], ["zoom-out", 1 / 1.4]].map(([name, factor]) => [name, () => {
-    const box = view.stage.getBoundingClientRect();
-    view.zoom(box.left + box.width / 2, box.top + box.height / 2, factor);
-  }])),
 };
 const WITHOUT_IMAGE = ["help", "guide", "triage", "previous"];
-const REPEATING = ["smaller", "larger", "undo", "redo", "zoom-in", "zoom-out", "next-region", "previous-region"];
 
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]") || event.target.matches?.("input:not([type=range]), textarea")) return;
@@ -446,32 +268,15 @@ addEventListener("keydown", (event) => {
     } else if (event.key === "Escape") triage.leave();
     return;
   }
-  const action = actionOf(event), onStage = event.target === view.stage || event.target === document.body;
-  if (event.key === "Escape") return void (pointer.dropLoop() || $("brush-tool").focus());
-  if (!action) return;
-  if (/region$/.test(action) && (!onStage || !suggestions.regions.length)) return;
-  if (["submit", "pan"].includes(action) && !onStage && event.target.matches?.("button:not(#submit), a, input")) return;
-  if (event.repeat && !REPEATING.includes(action)) return event.preventDefault();
-  event.preventDefault();
-  if (action === "pan") pointer.space = true;
-  else if (action.startsWith("class-")) choose(Number(action.slice(6)));
-  else if (tasks.current || WITHOUT_IMAGE.includes(action)) DO[action]();
-  view.stage.classList.toggle("panning", pointer.space);
+  editor.keydown(event, event.target === view.stage || event.target === document.body, DO, run);
 });
-addEventListener("keyup", (event) => {
-  if (event.key === " ") pointer.space = false;
-  view.stage.classList.toggle("panning", pointer.space);
-});
+addEventListener("keyup", (event) => editor.keyup(event));
+for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => run(button.dataset.do));
 
-for (const id of ["size", "opacity", "tolerance"]) $(id).addEventListener("input", showTools);
-$("threshold").addEventListener("input", () => {
-  $("threshold").dataset.moved = "yes";
-  suggestions.move($("threshold").value / 100);
-  showTools();
-});
-$("pressure").addEventListener("change", () => (desk.pressure = $("pressure").checked));
-for (const button of document.querySelectorAll("[data-tool]")) button.addEventListener("click", () => takeTool(button.dataset.tool));
-for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => (tasks.current || WITHOUT_IMAGE.includes(button.dataset.do)) && DO[button.dataset.do]());
+function run(action) {
+  if (tasks.current || WITHOUT_IMAGE.includes(action)) DO[action]();
+}
+
 $("tour-again").addEventListener("click", async () => {
   $("help").close();
   putBack();
@@ -485,12 +290,8 @@ function showFromTop(id) {
   $(id).scrollTop = 0;
 }
 
-function showKeys() {
-  for (const place of document.querySelectorAll("kbd[data-key]")) place.textContent = keyOf(place.dataset.key).replace("Shift+", "⇧");
-}
-
-wireKeys(showKeys);
-showKeys();
+wireKeys(() => editor.showKeys());
+editor.showKeys();
 showTools();
 sender.flush();
 // The curation desk opens an image by name.

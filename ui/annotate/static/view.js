@@ -1,5 +1,6 @@
 // The view: stacked canvases at the image's own size under one CSS transform, and outlines drawn on top at
 // the screen's size. Nothing is ever read back from a canvas. All painting happens once per frame.
+import { partsOf } from "/static/dom.js";
 import { united } from "/static/annotate/label_map.js";
 import { MAP_COLOUR, classTints } from "/static/palette.js";
 
@@ -20,10 +21,11 @@ export function heatBitmap(confidence, height, width) {
 export class View {
   constructor(stage) {
     this.stage = stage;
-    this.layers = stage.querySelector("#layers");
-    this.canvases = Object.fromEntries(["image", "heat", "labels"].map((id) => [id, stage.querySelector(`#${id}`)]));
-    this.overlay = stage.querySelector("#outlines");
-    this.cursor = stage.querySelector("#brush");
+    const part = partsOf(stage);
+    this.layers = part("layers");
+    this.canvases = Object.fromEntries(["image", "heat", "labels"].map((id) => [id, part(id)]));
+    this.overlay = part("outlines");
+    this.cursor = part("brush");
     this.overlayPainter = () => {};
     Object.assign(this, { labels: null, dirty: null, frame: 0, scale: 1, x: 0, y: 0, fitted: true });
     new ResizeObserver(() => (this.fitted ? this.fit() : this.request())).observe(stage);
