@@ -1,5 +1,6 @@
-"""Figures of the page itself, in headless Chromium: pointer handler, serialising, submit to next image."""
+"""Figures of the page itself, in headless Chromium: pointer handler, frames, serialising, submit to next image."""
 
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -93,25 +94,33 @@ def open_desk(browser: Browser, url: str, name: str, *scripts: str) -> Page:
 
 
 def page_figures(scratch: Path, strokes: int, serialised: int, submits: int) -> list[Figure]:
-    """The four figures of the page."""
+    """The figures of the page."""
     with chromium() as browser:
-        moves = pointer_times(scratch, browser, strokes)
+        moves, frames = pointer_times(scratch, browser, strokes)
         packing, nexts = task_times(scratch, browser, serialised, submits)
     median = float(np.median(nexts))
     middle = bootstrap(nexts, lambda drawn: float(np.median(drawn)))
+    painted = (
+        "Chromium's own EventLatency: from a pointer's move to the presented frame that shows it, waiting for the "
+        "frame's turn included; 2048², brush of 64 px, software compositing"
+    )
+    half = bootstrap(frames, lambda drawn: float(np.median(drawn)))
     note = "Enter to the frame with the next image, two prefetched, 1024², artifact map and worker included"
     return [
         p95(
             "pointer_p95_ms", moves, note="pointermove listener, 2048², brush of 64 px, 6 components outlined"
         ),
+        figure("frame_p50_ms_2048", np.median(frames), half, "ms", len(frames), painted),
+        p95("frame_p95_ms_2048", frames, note=painted),
         p95("serialise_p95_ms", packing, note="label map 1024², 10 regions: runs, deflate, base64, JSON"),
         figure("next_p50_ms", median, middle, "ms", len(nexts), note),
         p95("next_p95_ms", nexts, note=note),
     ]
 
 
-def pointer_times(scratch: Path, browser: Browser, strokes: int) -> list[float]:
-    """Milliseconds of every pointermove listener while strokes are drawn over a large image."""
+def pointer_times(scratch: Path, browser: Browser, strokes: int) -> tuple[list[float], list[float]]:
+    """Milliseconds of every pointermove listener, and from every move to its frame on the screen, while strokes
+    are drawn over a large image."""
     side = 2048
     workspace = workspace_with_queue(
         scratch / "large", [soft_image(0, side)], [artifact_map(0, side)], ["ada"]
@@ -126,14 +135,33 @@ def pointer_times(scratch: Path, browser: Browser, strokes: int) -> list[float]:
             points = rng.uniform(0.05, 0.95, (4, 2))
             if stroke == 1:  # the first stroke warms up
                 page.evaluate("window.moves.length = 0")
+                browser.start_tracing(page=page, categories=["input.scrolling"])
             page.mouse.move(box["x"] + points[0, 0] * box["width"], box["y"] + points[0, 1] * box["height"])
             page.mouse.down()
             for x, y in points[1:]:
                 page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=12)
             page.mouse.up()
+        frames = frame_times(browser.stop_tracing())
         times: list[float] = page.evaluate("window.moves")
         page.context.close()
     workspace.close()
+    return times, frames
+
+
+def frame_times(trace: bytes) -> list[float]:
+    """Milliseconds of each drag's EventLatency in a trace of Chromium: from the move to the presented frame."""
+    begun: dict[str, float] = {}
+    times = []
+    for event in json.loads(trace)["traceEvents"]:
+        if event["name"] != "EventLatency":
+            continue
+        key = f"{event['pid']} {event.get('id')} {event.get('id2')}"
+        if event["ph"] == "b" and "DRAGGED" in event["args"]["event_latency"]["event_type"]:
+            begun[key] = event["ts"]
+        elif event["ph"] == "e" and key in begun:
+            times.append((event["ts"] - begun.pop(key)) / 1000)
+    if not times:
+        raise AssertionError("this Chromium's trace tells no drag's EventLatency")
     return times
 
 

@@ -27,14 +27,18 @@ from ui.server import background
 
 pytestmark = pytest.mark.browser
 
-# Reads the label canvas, what the person sees, as classes.
-SEEN = """() => {
+# Reads the label canvas, what the person sees, as the class at the middle of each image pixel.
+SEEN = """(side) => {
   const canvas = document.querySelector("#labels"), { width, height } = canvas;
+  const stage = canvas.getBoundingClientRect(), frame = document.querySelector("#layers").getBoundingClientRect();
   const rgba = canvas.getContext("2d").getImageData(0, 0, width, height).data;
   const classes = { 213: 1, 86: 2, 240: 3 };
-  return Array.from({ length: width * height }, (_, at) => {
-    const nearest = Object.keys(classes).find((red) => Math.abs(rgba[4 * at] - red) < 4);
-    return rgba[4 * at + 3] ? classes[nearest] : 0;
+  return Array.from({ length: side * side }, (_, at) => {
+    const x = Math.floor(frame.left - stage.left + (at % side + 0.5) * frame.width / side);
+    const y = Math.floor(frame.top - stage.top + (Math.floor(at / side) + 0.5) * frame.height / side);
+    const [red, , , alpha] = rgba.subarray(4 * (y * width + x));
+    const nearest = Object.keys(classes).find((one) => Math.abs(red - one) < 4);
+    return alpha ? classes[nearest] ?? 0 : 0;
   });
 }"""
 
@@ -115,7 +119,7 @@ def stroke(page: Page, *points: tuple[float, float], release: bool = True) -> No
 def seen(page: Page) -> np.ndarray:
     page.evaluate("() => new Promise(requestAnimationFrame)")
     page.evaluate("() => new Promise(requestAnimationFrame)")
-    return np.array(page.evaluate(SEEN), np.uint8).reshape(SIDE, SIDE)
+    return np.array(page.evaluate(SEEN, SIDE), np.uint8).reshape(SIDE, SIDE)
 
 
 def newest(workspace: Workspace, image_id: str, author: str = "annotator") -> Label | None:

@@ -1,11 +1,14 @@
-// The view: stacked canvases at the image's own size under one CSS transform, and outlines drawn on top at
-// the screen's size. Nothing is ever read back from a canvas. All painting happens once per frame.
+// The view: canvases of the stage's own size, never of the image's, which show the visible part of the image,
+// map and labels. A stroke repaints only the part of the label canvas that it changed. Nothing is ever read back
+// from a canvas. All painting happens once per frame.
 import { partsOf } from "/static/dom.js";
 import { united } from "/static/annotate/label_map.js";
 import { MAP_COLOUR, classTints } from "/static/palette.js";
 
 const LARGEST_SCALE = 40;
-const TINTS = new Uint32Array(classTints(165).buffer);
+const OPAQUE = new Uint32Array(classTints(255).buffer);
+const EDGE = new Uint32Array(Uint8Array.of(0, 0, 0, 190).buffer)[0];
+const MARGIN_PX = 12;
 
 // The artifact map as a bitmap: one colour, as opaque as the detector is sure.
 export function heatBitmap(confidence, height, width) {
@@ -23,35 +26,31 @@ export class View {
     this.stage = stage;
     const part = partsOf(stage);
     this.layers = part("layers");
-    this.canvases = Object.fromEntries(["image", "heat", "labels"].map((id) => [id, part(id)]));
-    this.overlay = part("outlines");
+    this.canvases = Object.fromEntries(["image", "heat", "labels", "outlines"].map((id) => [id, part(id)]));
     this.cursor = part("brush");
     this.overlayPainter = () => {};
-    Object.assign(this, { labels: null, dirty: null, frame: 0, scale: 1, x: 0, y: 0, fitted: true });
-    new ResizeObserver(() => (this.fitted ? this.fit() : this.request())).observe(stage);
+    this.moved = () => {};
+    Object.assign(this, { labels: null, bitmap: null, heat: null, smooth: true, fillOpacity: 0.65 });
+    // What the next frame repaints: the visible part of the image, the outlines, a box of the label map.
+    Object.assign(this, { stale: false, outdated: false, dirty: null });
+    Object.assign(this, { frame: 0, scale: 1, x: 0, y: 0, fitted: true });
+    new ResizeObserver(() => (this.fitted ? this.fit() : this.repaint())).observe(stage);
   }
 
   open({ width, height, bitmap, heat, labels }) {
-    for (const canvas of Object.values(this.canvases)) {
-      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-      else canvas.getContext("2d").clearRect(0, 0, width, height);
-    }
+    const same = this.labels?.width === width && this.labels?.height === height;
+    Object.assign(this, { bitmap, heat, labels });
     this.layers.style.width = `${width}px`;
     this.layers.style.height = `${height}px`;
-    this.canvases.image.getContext("2d").drawImage(bitmap, 0, 0, width, height);
-    if (heat) this.canvases.heat.getContext("2d").drawImage(heat, 0, 0, width, height);
-    const same = this.labels?.width === width && this.labels?.height === height;
-    this.labels = labels;
     this.layers.hidden = false;
-    if (labels.painted) this.touch({ left: 0, top: 0, width, height });
     if (!same || this.fitted) this.fit();
-    else this.request();
+    else this.repaint();
   }
 
   close() {
-    this.layers.hidden = true;
-    this.labels = null;
-    this.request();
+    this.layers.hidden = this.cursor.hidden = true;
+    this.labels = this.bitmap = this.heat = null;
+    this.repaint();
   }
 
   // ---- zoom and pan ----
@@ -59,8 +58,8 @@ export class View {
   fit() {
     if (!this.labels) return;
     const { clientWidth, clientHeight } = this.stage, { width, height } = this.labels;
-    const free = Math.min((clientWidth - 32) / width, (clientHeight - 32) / height);
-    this.scale = free >= 2 ? Math.floor(free) : Math.max(free, 0.02);
+    const free = Math.min((clientWidth - 2 * MARGIN_PX) / width, (clientHeight - 2 * MARGIN_PX) / height);
+    this.scale = Math.min(LARGEST_SCALE, Math.max(free, 0.02));
     this.x = Math.round((clientWidth - width * this.scale) / 2);
     this.y = Math.round((clientHeight - height * this.scale) / 2);
     this.fitted = true;
@@ -91,8 +90,8 @@ export class View {
 
   move() {
     this.layers.style.transform = `translate(${this.x}px, ${this.y}px) scale(${this.scale})`;
-    this.layers.classList.toggle("crisp", this.scale >= 2);
-    this.request();
+    this.moved();
+    this.repaint();
   }
 
   // The event's place in image pixels.
@@ -103,41 +102,88 @@ export class View {
 
   // ---- painting ----
 
+  // A box of the label map changed.
   touch(box) {
     this.dirty = united(this.dirty, box);
-    this.request();
+    this.schedule();
   }
 
+  // The outlines changed.
   request() {
+    this.outdated = true;
+    this.schedule();
+  }
+
+  // Everything changed.
+  repaint() {
+    this.stale = true;
+    this.schedule();
+  }
+
+  schedule() {
     this.frame ||= requestAnimationFrame(() => this.paint());
   }
 
   paint() {
     this.frame = 0;
     this.box = null;
-    if (this.dirty && this.labels) this.paintLabels(this.dirty);
-    this.dirty = null;
     const ratio = devicePixelRatio, { clientWidth, clientHeight } = this.stage;
     const width = Math.round(clientWidth * ratio), height = Math.round(clientHeight * ratio);
-    if (this.overlay.width !== width || this.overlay.height !== height) Object.assign(this.overlay, { width, height });
-    const context = this.overlay.getContext("2d");
+    for (const canvas of Object.values(this.canvases)) {
+      if (canvas.width === width && canvas.height === height) continue;
+      Object.assign(canvas, { width, height });
+      this.stale = true;
+    }
+    if (this.stale) {
+      this.paintPixels(this.canvases.image, this.bitmap, ratio);
+      this.paintPixels(this.canvases.heat, this.heat, ratio);
+      this.canvases.labels.getContext("2d").clearRect(0, 0, width, height);
+    }
+    const box = this.stale ? this.labels?.painted && this.labels.whole : this.dirty;
+    if (box && this.labels) this.paintLabels(box, ratio);
+    if (this.stale || this.outdated) this.paintOutlines(ratio);
+    this.stale = this.outdated = false;
+    this.dirty = null;
+  }
+
+  paintPixels(canvas, bitmap, ratio) {
+    const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
-    context.clearRect(0, 0, width, height);
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    if (!bitmap || !this.labels) return;
+    const { width, height } = this.labels, scale = this.scale * ratio;
+    // Only the visible part, or a large zoom would scale the whole image for nothing.
+    const left = Math.max(0, Math.floor(-this.x / this.scale) - 1), top = Math.max(0, Math.floor(-this.y / this.scale) - 1);
+    const right = Math.min(width, Math.ceil(left + 2 + canvas.width / scale)), bottom = Math.min(height, Math.ceil(top + 2 + canvas.height / scale));
+    if (left >= right || top >= bottom) return;
+    context.imageSmoothingEnabled = this.smooth || scale < 1;
+    context.imageSmoothingQuality = scale < 1 ? "medium" : "low";
+    context.setTransform(scale, 0, 0, scale, this.x * ratio, this.y * ratio);
+    const across = bitmap.width / width, down = bitmap.height / height;
+    context.drawImage(bitmap, left * across, top * down, (right - left) * across, (bottom - top) * down, left, top, right - left, bottom - top);
+  }
+
+  // Fill, and an outline of constant width on the screen: the class's colour inside, dark outside.
+  paintLabels(box, ratio) {
+    const canvas = this.canvases.labels, scale = this.scale * ratio, x = this.x * ratio, y = this.y * ratio;
+    const left = Math.max(0, Math.floor(box.left * scale + x) - 2), top = Math.max(0, Math.floor(box.top * scale + y) - 2);
+    const right = Math.min(canvas.width, Math.ceil((box.left + box.width) * scale + x) + 2);
+    const bottom = Math.min(canvas.height, Math.ceil((box.top + box.height) * scale + y) + 2);
+    if (left >= right || top >= bottom) return;
+    const width = right - left, height = bottom - top;
+    const values = sampled(this.labels, { left: left - 1, top: top - 1, width: width + 2, height: height + 2 }, scale, x, y);
+    const data = new ImageData(width, height);
+    shade(values, width, height, new Uint32Array(classTints(Math.round(255 * this.fillOpacity)).buffer), new Uint32Array(data.data.buffer));
+    canvas.getContext("2d").putImageData(data, left, top);
+  }
+
+  paintOutlines(ratio) {
+    const canvas = this.canvases.outlines, context = canvas.getContext("2d");
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, canvas.width, canvas.height);
     if (!this.labels) return;
     context.setTransform(this.scale * ratio, 0, 0, this.scale * ratio, this.x * ratio, this.y * ratio);
     this.overlayPainter(context, 1 / this.scale);
-  }
-
-  paintLabels({ left, top, width, height }) {
-    const data = new ImageData(width, height), out = new Uint32Array(data.data.buffer);
-    for (let row = 0; row < height; row++) {
-      const start = (top + row) * this.labels.width + left;
-      for (let column = 0; column < width; column++) {
-        const value = this.labels.pixels[start + column];
-        if (value) out[row * width + column] = TINTS[value];
-      }
-    }
-    this.canvases.labels.getContext("2d").putImageData(data, left, top);
   }
 
   moveCursor(event, diameter) {
@@ -146,5 +192,48 @@ export class View {
     style.transform = `translate(${event.clientX - box.left - side / 2}px, ${event.clientY - box.top - side / 2}px)`;
     style.width = style.height = `${side}px`;
     this.cursor.hidden = false;
+  }
+}
+
+// The class at each screen pixel of a box: of the image pixel under its middle, or, where several image pixels share
+// a screen pixel, of any that is labelled, so that no stroke is too thin to be seen.
+function sampled(labels, { left, top, width, height }, scale, x, y) {
+  const values = new Uint8Array(width * height), { pixels } = labels;
+  const span = (from, size, origin, most) => {
+    const firsts = new Int32Array(size), lasts = new Int32Array(size);
+    for (let at = 0; at < size; at++) {
+      const first = (from + at - origin) / scale, last = (from + at + 1 - origin) / scale, middle = Math.floor((first + last) / 2);
+      firsts[at] = Math.max(0, scale < 1 ? Math.floor(first) : middle);
+      lasts[at] = Math.min(most - 1, scale < 1 ? Math.ceil(last) - 1 : middle);
+    }
+    return [firsts, lasts];
+  };
+  const [firstColumns, lastColumns] = span(left, width, x, labels.width), [firstRows, lastRows] = span(top, height, y, labels.height);
+  for (let row = 0; row < height; row++) {
+    for (let line = firstRows[row]; line <= lastRows[row]; line++) {
+      const start = line * labels.width, out = row * width;
+      for (let column = 0; column < width; column++) {
+        const last = start + lastColumns[column];
+        for (let at = start + firstColumns[column]; at <= last; at++) {
+          if (!pixels[at]) continue;
+          values[out + column] = pixels[at];
+          break;
+        }
+      }
+    }
+  }
+  return values;
+}
+
+// RGBA of sampled classes, which have a border of one pixel around height × width.
+function shade(values, width, height, tints, out) {
+  const across = width + 2;
+  for (let row = 0; row < height; row++) {
+    for (let column = 0, at = (row + 1) * across + 1, to = row * width; column < width; column++, at++, to++) {
+      const value = values[at];
+      const left = values[at - 1], right = values[at + 1], above = values[at - across], below = values[at + across];
+      if (value) out[to] = left === value && right === value && above === value && below === value ? tints[value] : OPAQUE[value];
+      else if (left | right | above | below) out[to] = EDGE;
+    }
   }
 }
