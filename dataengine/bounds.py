@@ -46,6 +46,18 @@ ARCHIVE_RATIO = 200
 """Images hardly compress; JSON and single-colour masks may shrink by a factor of a hundred."""
 ARCHIVE_ALWAYS = 256 * 2**20
 """Archives that unpack to less than this are accepted regardless of their ratio."""
+UPLOAD_FILES = 20_000
+"""Of one upload by a browser."""
+UPLOAD_BYTES = 64 * 2**30
+"""Of the files of one upload together."""
+UPLOAD_ARCHIVE = 16 * 2**30
+"""Of a .zip in an upload; any other file is an image or a table, at most `IMAGE_BYTES`."""
+UPLOAD_PIECE = 4 * 2**20
+"""Of one request of an upload; larger files come in several."""
+UPLOAD_NAME = 240
+"""Bytes of each part of an uploaded file's path, below what file systems allow."""
+UPLOAD_DEPTH = 16
+"""Folders in an uploaded file's path."""
 ALWAYS = 128 * 2**20
 RATIO = 12
 LENGTH_BYTES = 8

@@ -11,7 +11,10 @@ from storage.identity import MARK, recognise, refuse_fresh_catalog
 from storage.stores.blobs import writing
 from storage.workspace import CATALOG_FILE, DATABASE_VARIABLE, Workspace
 
-PRIVATE = ("*.sqlite*", "*.json", "*.key", "*.log", "*.secret", "backups/*", "imports/*", "jobs/*/*")
+PRIVATE = (
+    *("*.sqlite*", "*.json", "*.key", "*.log", "*.secret"),
+    *("backups/*", "imports/*", "jobs/*/*", "uploads/*/*"),
+)
 """Files of a workspace that hold personal data or secrets."""
 MOUNTS = Path("/proc/self/mountinfo")
 _NFS = frozenset({"nolock", "local_lock=all", "local_lock=posix"})

@@ -17,6 +17,7 @@ from storage.stores.job_files import JobFiles
 from storage.stores.maps import Maps
 from storage.stores.secret_file import read_or_create_secret
 from storage.stores.snapshots import Snapshots
+from storage.stores.uploads import Uploads
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -94,6 +95,11 @@ class Workspace:
     def job_files(self) -> JobFiles:
         """Files of running jobs."""
         return JobFiles(self.catalog, self.path / "jobs", shared=not self.own_database)
+
+    @cached_property
+    def uploads(self) -> Uploads:
+        """Files that browsers send to be imported, on the server's machine."""
+        return Uploads(self.path / "uploads")
 
     @cached_property
     def snapshots(self) -> Snapshots:

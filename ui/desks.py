@@ -5,6 +5,7 @@ from ui.annotate.desk import DESK as ANNOTATE
 from ui.curate.desk import DESK as CURATE
 from ui.gradio.desk import DESK as GRADIO
 from ui.home.desk import DESK as HOME
+from ui.importing.desk import DESK as IMPORTING
 from ui.label_studio.desk import DESK as LABEL_STUDIO
 from ui.rounds.desk import DESK as ROUNDS
 from ui.runs.desk import DESK as RUNS
@@ -15,6 +16,7 @@ from ui.web.desk import Desk
 
 DESKS: tuple[Desk, ...] = (
     HOME,
+    IMPORTING,
     ANNOTATE,
     CURATE,
     TRAIN,

@@ -55,6 +55,7 @@ from dataengine.records.models import (
 )
 from dataengine.records.queue import Lease, QueueItem, QueueKind
 from dataengine.records.studies import Guest, Invitation, Study, Vote
+from dataengine.records.uploads import Upload, UploadedFile, UploadPart, UploadState
 from dataengine.records.work import (
     JOB_KINDS,
     PAUSABLE,
@@ -125,6 +126,10 @@ __all__ = [
     "Split",
     "Study",
     "Treatment",
+    "Upload",
+    "UploadPart",
+    "UploadState",
+    "UploadedFile",
     "User",
     "Vote",
     "WorkerBeat",

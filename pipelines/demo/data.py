@@ -8,7 +8,7 @@ minute. Idempotent.
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,7 @@ from dataengine.records import (
 )
 from pipelines.config import DemoDataConfig
 from pipelines.generators.files import share_folder
+from pipelines.runtime.context import Context, Result
 from pipelines.services.benchmarks import freeze_known
 from storage.workspace import Workspace
 
@@ -72,6 +73,13 @@ def prepare(workspace: Workspace, config: DemoDataConfig | None = None, report: 
     ingest(workspace, "benchmark", intact, "real", "benchmark")
     freeze_known(workspace, "demo", "the clinic's exact truth")
     report(4, 4, "ready")
+
+
+def prepare_job(context: Context, args: dict[str, Any]) -> Result:
+    """Give an empty workspace the demo's models and images, as many as the recipe "cpu-smoke" needs."""
+    prepare(context.workspace, SIZES["cpu-smoke"], context.report)
+    with context.workspace.catalog(read_only=True) as catalog:
+        return {"added": catalog.images.count()}
 
 
 def register_models(workspace: Workspace) -> None:

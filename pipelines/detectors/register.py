@@ -9,6 +9,14 @@ from dataengine.records import CLINIC, DetectorVersion, digest
 from storage.workspace import Workspace
 
 
+def shipped_detector(workspace: Workspace) -> DetectorVersion:
+    """The detector that is shipped with the embedded clinic, registered unless it is already."""
+    from dataengine.clinic.parts import materialise
+
+    files = materialise("first_doctor", workspace.path / "models" / "clinic-detector")
+    return register_detector(workspace, files)
+
+
 def register_detector(
     workspace: Workspace, path: Path, name: str = "", licence: str = "", actor: str = "import"
 ) -> DetectorVersion:

@@ -15,6 +15,9 @@ from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
 
 
+ExportFormat = Literal["folder", "masks", "coco", "fiftyone", "label-studio", "yolo", "hf", "predictions"]
+
+
 class ImageQuery(Config):
     """A selection of images, in the words of the Curate page's address: `source=imported&category=hand`."""
 
@@ -120,6 +123,27 @@ class InjectionRun(SelectionRun):
     """Kinds and sizes of the artifacts, and the random seed."""
     redraw: RedrawConfig = RedrawConfig()
     """How the generator redraws."""
+
+
+class ExportRun(SelectionRun):
+    """Images with their labels as files that other tools read."""
+
+    format: ExportFormat = "folder"
+    """Layout; "hf" takes a snapshot."""
+    snapshot: str | None = Field(default=None, max_length=200)
+    """Exactly the rows of this published training set, instead of a selection, by id."""
+    only_labelled: bool = False
+    """Only images with a label."""
+    pictures: bool = True
+    """Whether the image files are written too, besides tables and labels."""
+
+    @model_validator(mode="after")
+    def _hf_takes_a_snapshot(self) -> "ExportRun":
+        if self.format == "hf" and self.snapshot is None:
+            raise ValueError("only snapshots are exported as hf; choose one, or another format")
+        if self.snapshot is not None and self.images.in_words():
+            raise ValueError("a snapshot selects its own rows; leave the filter out")
+        return self
 
 
 class RepairRun(SelectionRun):

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from dataengine.api.models import CLINIC_DETECTOR
 from dataengine.errors import NotFound
 from dataengine.records import DetectorVersion, Image, Report
+from pipelines.detectors.register import shipped_detector
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
 from pipelines.selections.config import ImageQuery
@@ -30,9 +32,14 @@ def selected(workspace: Workspace, query: ImageQuery) -> tuple[Conditions, int]:
 
 
 def detector_of(context: Context, detector_id: str | None) -> DetectorVersion:
-    """The named detector, or the champion. Raises `NotFound`, and `ConfigRefused` without a champion."""
+    """The named detector, or the champion; "clinic" is the shipped one, which is registered on the way.
+
+    Raises `NotFound`, and `ConfigRefused` without a champion.
+    """
     if detector_id is None:
         return champion_version(context)
+    if detector_id == CLINIC_DETECTOR:
+        return shipped_detector(context.workspace)
     with context.workspace.catalog(read_only=True) as catalog:
         return catalog.detectors.get(detector_id)
 

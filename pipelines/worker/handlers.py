@@ -13,10 +13,12 @@ Handler = Callable[[Context, dict[str, Any]], Result]
 
 
 def import_job(context: Context, args: dict[str, Any]) -> Result:
-    """Import images from a registered folder."""
-    from pipelines.exchange.readers.folders import import_folder
+    """Import a registered folder; the counts, and the first of what was refused."""
+    from pipelines.services.exchange.datasets import import_data
+    from pipelines.services.exchange.uploads import request_of, shown_result
 
-    return asdict(import_folder(context.workspace, report=context.report, **args))
+    found, problems = import_data(context.workspace, request_of(args), report=context.report)
+    return {**shown_result(found), "problems": problems.name if problems else ""}
 
 
 def backup_job(context: Context, args: dict[str, Any]) -> Result:
@@ -37,6 +39,13 @@ def pull_job(context: Context, args: dict[str, Any]) -> Result:
         endpoint = catalog.endpoints.get(args["endpoint"])
     project = str(endpoint.settings["project"])
     return asdict(pull_labels(context.workspace, project, endpoint.location, report=context.report))
+
+
+def register_job(context: Context, args: dict[str, Any]) -> Result:
+    """Register a detector or generator of a location that an admin allowed; its id and name."""
+    from pipelines.services.standalone.registration import register_model
+
+    return register_model(context.workspace, **args)
 
 
 def features_job(context: Context, args: dict[str, Any]) -> Result:
@@ -65,6 +74,8 @@ MODULES = {
     "pseudo-label": "pipelines.jobs.selections:pseudo_label_job",
     "inject": "pipelines.jobs.inject_images:inject_job",
     "repair": "pipelines.jobs.repair_images:repair_job",
+    "demo": "pipelines.demo.data:prepare_job",
+    "export": "pipelines.jobs.export_images:export_job",
 }
 """Handlers that are imported when a job runs: a worker that only waits loads no torch."""
 
@@ -84,6 +95,7 @@ JOBS: dict[str, Handler] = {
     "backup": backup_job,
     "pull": pull_job,
     "features": features_job,
+    "register": register_job,
     "dynamics": dynamics_job,
     **{kind: deferred(spec) for kind, spec in MODULES.items()},
 }

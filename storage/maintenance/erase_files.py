@@ -11,6 +11,7 @@ from storage.stores.blobs import writing
 from storage.workspace import CATALOG_FILE, JOBS_FILE, Workspace
 
 BACKUPS = "backups"
+EXPORTS = "exports"
 APART = (BACKUPS, "snapshots")
 """Folders of the workspace that are handled on their own."""
 WEIGHTS = (".safetensors", ".bin", ".pt", ".ckpt")
@@ -66,9 +67,10 @@ def own_files(workspace: Workspace) -> Iterator[Path]:
 
 
 def unfinished_exports(workspace: Workspace) -> list[Path]:
-    """Temporary files of killed exports and backups."""
+    """Temporary files of killed exports and backups, and archives for download, which can be made again."""
     return [
         *workspace.snapshots.folder.rglob("*.tmp"),
+        *(path for path in (workspace.path / EXPORTS).glob("*") if path.is_file()),
         *(workspace.path / BACKUPS).glob(".*.partial"),
     ]
 

@@ -38,6 +38,7 @@ from ui.curate.benchmarks import benchmark_routes
 from ui.curate.categories import category_routes
 from ui.curate.repairs import repair_routes
 from ui.curate.reviews import review_routes, shown_review
+from ui.curate.work import work_routes
 from ui.web.access import CURATORS, ENGINEERS, may, roles
 from ui.web.sessions import Person, Requires
 
@@ -76,7 +77,7 @@ FilterQuery = Annotated[Wanted, Query()]
 def curate_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/curate."""
     routes = APIRouter(prefix="/api/curate", dependencies=[CURATING])
-    for more in (category_routes, review_routes, benchmark_routes, agreement_routes, repair_routes):
+    for more in (category_routes, review_routes, benchmark_routes, agreement_routes, repair_routes, work_routes):
         routes.include_router(more(workspace))
 
     @routes.get("/choices")

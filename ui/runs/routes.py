@@ -3,13 +3,14 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.errors import NotFound
 from dataengine.records import Job
-from pipelines.services import jobs, runs
+from pipelines.services import jobs, queue, runs
+from pipelines.services.standalone import registration
 from storage.workspace import Workspace
-from ui.web.access import ADMINS
+from ui.web.access import ADMINS, ENGINEERS, may, roles
 from ui.web.blob_pool import reads_blobs
 from ui.web.images import IMMUTABLE, map_response
 from ui.web.sessions import Person, Requires, SignedIn
@@ -19,6 +20,7 @@ POINTS = 800
 
 Kind = Literal["retrain", "treat", "dreambooth"]
 
+JOB_READERS = roles("curator", "engineer")
 Admin = Annotated[Person, Requires(ADMINS, "changing the order of the queue")]
 
 
@@ -95,6 +97,55 @@ def queue_routes(workspace: Workspace) -> APIRouter:
     def move_first(kind: Kind, run_id: str, person: Admin) -> dict[str, str]:
         runs.move_run_first(workspace, runs.run_of(workspace, kind, run_id), person.name)
         return {"moved": run_id}
+
+    return routes
+
+
+class Registration(BaseModel):
+    """A detector or generator that an admin allowed, or that is shipped."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: registration.Kind
+    location: str = Field(min_length=1, max_length=500)
+    name: str = Field(default="", max_length=100)
+    licence: str = Field(default="", max_length=200)
+
+
+def model_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/models: engineers register detectors and generators."""
+    routes = APIRouter(prefix="/api/models", dependencies=[Requires(ENGINEERS, "registering models")])
+
+    @routes.get("/{kind}")
+    def choices(kind: registration.Kind, person: SignedIn) -> dict[str, Any]:
+        models = registration.registrable_models(workspace, kind)
+        return {"models": models, "may_allow": may(person.roles, ADMINS)}
+
+    @routes.post("/register")
+    def register(body: Registration, person: SignedIn) -> dict[str, str]:
+        job = registration.request_registration(
+            workspace, body.kind, body.location, body.name.strip(), body.licence.strip(), person.name
+        )
+        return {"job": job.id}
+
+    return routes
+
+
+def job_routes(workspace: Workspace) -> APIRouter:
+    """The routes under /api/jobs: how a job stands, for the page that asked for it."""
+    routes = APIRouter(prefix="/api/jobs", dependencies=[Requires(JOB_READERS, "following jobs")])
+
+    @routes.get("/{job_id}")
+    def standing(job_id: str) -> dict[str, Any]:
+        with workspace.catalog(read_only=True) as catalog:
+            job = catalog.jobs.get(job_id)
+        shown = ("id", "kind", "state", "progress", "message", "error", "result")
+        alive = bool(queue.workers_alive(workspace))
+        return {**{name: getattr(job, name) for name in shown}, "worker": alive}
+
+    @routes.post("/{job_id}/cancel")
+    def cancel(job_id: str, person: SignedIn) -> dict[str, str]:
+        return {"state": jobs.cancel_job(workspace, job_id, person.name).state}
 
     return routes
 

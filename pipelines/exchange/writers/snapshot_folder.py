@@ -28,6 +28,8 @@ from dataengine.records import COLLECTED, REPAIRED, Image, Label, Report, digest
 from pipelines.exchange.writers.coco import CocoFile
 from pipelines.exchange.writers.label_studio import TaskFile
 from pipelines.exchange.writers.yolo import YoloFolder
+from pipelines.selections.config import ImageQuery
+from pipelines.selections.pages import iter_pages, selected
 from storage.stores.blobs import writing
 from storage.stores.snapshots import EXTENSIONS
 from storage.workspace import Workspace
@@ -74,16 +76,24 @@ class Part(Protocol):
     def close(self) -> None: ...
 
 
-def iter_labelled_images(
-    workspace: Workspace, *, only_labelled: bool = False, **filters: Any
-) -> Iterator[tuple[Image, list[Label]]]:
-    """Images by id, each with every author's newest label, a page at a time; filters as
-    `catalog.images.find`.
-    """
+def find_pages(workspace: Workspace, **filters: Any) -> Iterator[list[Image]]:
+    """Images by id, a page at a time; filters as `catalog.images.find`."""
     after: str | None = None
     while True:
         with workspace.catalog(read_only=True) as catalog:
             page = catalog.images.find(after=after, limit=PAGE, **filters)
+        yield page
+        if len(page) < PAGE:
+            return
+        after = page[-1].id
+
+
+def iter_labelled_images(
+    workspace: Workspace, pages: Iterable[list[Image]], only_labelled: bool = False
+) -> Iterator[tuple[Image, list[Label]]]:
+    """The images of these pages, each with every author's newest label."""
+    for page in pages:
+        with workspace.catalog(read_only=True) as catalog:
             labels = catalog.labels.of_images([image.id for image in page])
         by_image: dict[str, list[Label]] = {}
         for label in labels:
@@ -91,9 +101,6 @@ def iter_labelled_images(
         for image in page:
             if image.id in by_image or not only_labelled:
                 yield image, by_image.get(image.id, [])
-        if len(page) < PAGE:
-            return
-        after = page[-1].id
 
 
 def snapshot_rows(workspace: Workspace, snapshot_id: str) -> tuple[list[tuple[Image, list[Label]]], int]:
@@ -130,25 +137,29 @@ def export_folder(
     format: str = "folder",
     only_labelled: bool = False,
     snapshot: str | None = None,
+    selection: ImageQuery | None = None,
     pictures: bool = True,
     report: Report = no_report,
     **filters: Any,
 ) -> ExportResult:
-    """Write the matching images (by default active ones), or those of a snapshot, and their labels to a new
-    folder; without `pictures`, metadata and labels only. Injected artifacts are written only if `source`
-    names them.
+    """Write the matching images (by default active ones), those of a selection or of a snapshot, and their
+    labels to a new folder; without `pictures`, metadata and labels only. Injected artifacts are written only
+    if `source` names them.
 
     The folder appears when it is complete. Raises `InputRefused` if it exists and is not empty or the format
-    is unknown, `WorkspaceUnusable` if the disk is full or read-only.
+    is unknown, `NotFound` for an empty selection, `WorkspaceUnusable` if the disk is full or read-only.
     """
     if format not in PARTS:
         raise InputRefused(f"there is no format {format!r}; formats are {', '.join([*PARTS, 'hf'])}")
-    filters = {"status": "active", "source": (*COLLECTED, REPAIRED)} | filters
-    with workspace.catalog(read_only=True) as catalog:
-        total = catalog.images.count(**filters)
-    rows: Iterable[tuple[Image, list[Label]]] = iter_labelled_images(
-        workspace, only_labelled=only_labelled, **filters
-    )
+    if selection is not None:
+        conditions, total = selected(workspace, selection)
+        pages = iter_pages(workspace, conditions, PAGE)
+    else:
+        filters = {"status": "active", "source": (*COLLECTED, REPAIRED)} | filters
+        with workspace.catalog(read_only=True) as catalog:
+            total = catalog.images.count(**filters)
+        pages = find_pages(workspace, **filters)
+    rows: Iterable[tuple[Image, list[Label]]] = iter_labelled_images(workspace, pages, only_labelled)
     losses: tuple[str, ...] = LOSSES.get(format, ())
     if snapshot is not None:
         rows, maps = snapshot_rows(workspace, snapshot)

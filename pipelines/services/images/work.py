@@ -4,7 +4,11 @@ on a worker."""
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dataengine.api.models import CLINIC_DETECTOR
+from dataengine.curation.config import VqaConfig
+from dataengine.records import CLINIC as CLINIC_DOMAIN
 from dataengine.records import Job, Report, no_report
+from pipelines.config import CLINIC
 from pipelines.selections.config import (
     CategorizationRun,
     DiagnosisRun,
@@ -17,6 +21,12 @@ from pipelines.selections.config import (
 from pipelines.services.categories import category_report
 from pipelines.services.jobs import request_job
 from pipelines.services.queue import fresh_id
+from storage.queries.selections import (
+    conditions_of,
+    count_of_selection,
+    not_predicted_by,
+    uncategorised,
+)
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -30,6 +40,8 @@ KINDS: dict[type[SelectionRun], str] = {
     InjectionRun: "inject",
 }
 """The kind of job that does each work."""
+COUNTED = 5
+"""Detectors for which a form says how many images they have not seen."""
 
 
 def diagnose_images(
@@ -101,6 +113,42 @@ def request_work(workspace: Workspace, run: SelectionRun, actor: str = "") -> Jo
     return request_job(workspace, kind, args, actor)
 
 
+def work_choices(workspace: Workspace, query: ImageQuery) -> dict[str, Any]:
+    """What a form offers for work on these images: how many there are, detectors (the shipped one where none
+    of its kind is registered), VQA models, generators and snapshots, the newest first."""
+    with workspace.catalog(read_only=True) as catalog:
+        conditions = conditions_of(catalog, query.filter())
+        count = count_of_selection(catalog, conditions)
+        known = list(reversed(catalog.detectors.offered()))
+        known.sort(key=lambda one: one.role != "champion")
+        detectors: list[dict[str, Any]] = [
+            {
+                "id": one.id,
+                "name": one.name,
+                "champion": one.role == "champion",
+                "left": count_of_selection(catalog, [*conditions, not_predicted_by(one.id)])
+                if place < COUNTED
+                else None,
+            }
+            for place, one in enumerate(known)
+        ]
+        if all(one.domain != CLINIC_DOMAIN for one in known):
+            name = "clinic (shipped, for the demo's drawings; a first look at others)"
+            detectors.append({"id": CLINIC_DETECTOR, "name": name, "champion": False, "left": count})
+        vqa = [{"id": one.location, "name": one.name} for one in catalog.endpoints.of_kind("vqa")]
+        return {
+            "count": count,
+            "uncategorised": count_of_selection(catalog, [*conditions, uncategorised()]),
+            "detectors": detectors,
+            "vqa": [*vqa, {"id": CLINIC, "name": "clinic (shipped, for the demo's drawings)"}],
+            "categories": VqaConfig().categories,
+            "generators": [{"id": o.id, "name": o.name} for o in reversed(catalog.generators.offered())],
+            "snapshots": [
+                {"id": one.id, "created": one.created} for one in reversed(catalog.snapshots.list())
+            ],
+        }
+
+
 def hard_categories(
     workspace: Workspace, query: ImageQuery, detector_id: str | None = None
 ) -> dict[str, Any]:
@@ -117,7 +165,9 @@ def hard_categories(
 
 
 def _detector(workspace: Workspace, detector_id: str | None) -> str:
-    """The id of the named detector, or of the champion."""
+    """The id of the named detector, or of the champion; "clinic" stays, since a worker registers it."""
+    if detector_id == CLINIC_DETECTOR:
+        return detector_id
     from pipelines.runtime.context import Context
     from pipelines.runtime.models import real_models
     from pipelines.selections.pages import detector_of

@@ -6,6 +6,7 @@ import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "/static/images
 import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
 import { repairPanel } from "./repairs.js";
+import { workBar } from "./work.js";
 
 const FILTERS = ["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
 const SORTS = [["uncertainty", "Most uncertain"], ["max", "Highest confidence"], ["disagreement", "Most disagreement"], ["newest", "Newest"], ["oldest", "Oldest"]];
@@ -79,7 +80,7 @@ function bar(choices, filters, chosen, go, total) {
     if (always) document.querySelectorAll(".tile").forEach((tile) => tile.heat());
   } });
   const reset = chosen ? h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Clear filters") : null;
-  return h("div", { class: "top" }, form, h("div", { class: "line" }, total, reset, h("span", { class: "gap" }),
+  return h("div", { class: "top" }, form, workBar(filters, () => go({ view: "images", ...filters })), h("div", { class: "line" }, total, reset, h("span", { class: "gap" }),
     h("label", { class: "switch" }, overlay, "Always show the artifact map"),
     h("button", { type: "button", class: "button quiet", onclick: () => tell(post("/api/curate/features"), "Similarity index queued. Rounds → Jobs and workers shows its progress.") }, "Build similarity index")));
 }

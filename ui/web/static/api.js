@@ -30,6 +30,17 @@ export const post = (path, body = {}, options = {}) => change("POST", path, body
 
 export const del = (path) => change("DELETE", path, {}, {});
 
+// Sends bytes as they are.
+export async function postBytes(path, bytes, options = {}) {
+  const { csrf } = await currentSession();
+  return read(await request(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/octet-stream", Accept: "application/json", "X-Clinic-CSRF": csrf },
+    body: bytes,
+    ...options,
+  }));
+}
+
 async function change(method, path, body, options) {
   const { csrf } = await currentSession();
   return read(await request(path, {

@@ -18,7 +18,7 @@ from dataengine.masks import components, pack_label_map
 from dataengine.records import DetectorVersion, Image, Label, Prediction
 from pipelines.exchange.readers.folders import import_folder
 from pipelines.exchange.writers import snapshot_folder
-from pipelines.exchange.writers.snapshot_folder import export_folder, iter_labelled_images
+from pipelines.exchange.writers.snapshot_folder import export_folder, find_pages, iter_labelled_images
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.pipelines.exchange import pictures
@@ -144,17 +144,17 @@ def test_fiftyone_finds_what_its_coco_reader_needs(workspace: Workspace, tmp_pat
 
 
 def test_pages_filters_and_order(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(iter_labelled_images(workspace))
+    whole = list(iter_labelled_images(workspace, find_pages(workspace)))
     for page in (1, 2, 5):
         monkeypatch.setattr(snapshot_folder, "PAGE", page)
-        assert list(iter_labelled_images(workspace)) == whole
+        assert list(iter_labelled_images(workspace, find_pages(workspace))) == whole
     assert [image for image, labels in whole] == images_of(workspace)
-    assert [image for image, labels in iter_labelled_images(workspace, only_labelled=True)] == [
+    assert [image for image, labels in iter_labelled_images(workspace, find_pages(workspace), True)] == [
         image for image, labels in whole if labels
     ]
-    assert [image.prompt for image, _ in iter_labelled_images(workspace, has_prompt=True)] == [
-        image.prompt for image in images_of(workspace) if image.prompt
-    ]
+    assert [
+        image.prompt for image, _ in iter_labelled_images(workspace, find_pages(workspace, has_prompt=True))
+    ] == [image.prompt for image in images_of(workspace) if image.prompt]
 
 
 def test_the_folder_appears_whole_or_not_at_all(workspace: Workspace, tmp_path: Path) -> None:
