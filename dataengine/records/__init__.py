@@ -64,6 +64,7 @@ from dataengine.records.work import (
     Round,
     RoundState,
     WorkerBeat,
+    round_name,
 )
 
 __all__ = [
@@ -137,6 +138,7 @@ __all__ = [
     "not_pausing",
     "now",
     "prompt_group",
+    "round_name",
     "split_of",
     "threshold_of",
 ]
