@@ -88,6 +88,11 @@ def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
     return files.reads_prompts(workspace, version)
 
 
+def drawn_unasked(workspace: Workspace, version: GeneratorVersion) -> bool:
+    """Whether a round draws with the generator unless others are chosen."""
+    return files.drawn_unasked(workspace, version)
+
+
 def weights_in_words(version: GeneratorVersion) -> str:
     """How the generator's weights are held in memory, such as "bfloat16" or "4 bits"."""
     return files.weights_of(version).description
