@@ -46,8 +46,8 @@ class GenerateConfig(Config):
     """The survey: images generated before the hard categories are known (stage `generate`)."""
 
     generators: tuple[str, ...] = ()
-    """Ids of the generators to use; empty: every generator registered before the round that reads prompts.
-    Unconditional and class-conditional generators are used only if named here."""
+    """Ids of the generators to use; empty: every untreated generator registered before the round that reads
+    prompts. Treated, unconditional and class-conditional generators are used only if named here."""
     categories: tuple[str, ...] = ()
     """Categories to write survey prompts for; may be empty if `prompts` are given."""
     prompts_per_category: int = Field(default=20, ge=1)

@@ -65,6 +65,7 @@ from dataengine.records.work import (
     Round,
     RoundState,
     WorkerBeat,
+    round_name,
 )
 
 __all__ = [
@@ -142,6 +143,7 @@ __all__ = [
     "not_pausing",
     "now",
     "prompt_group",
+    "round_name",
     "split_of",
     "threshold_of",
 ]

@@ -1,5 +1,6 @@
 """Records of rounds, jobs and workers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ STAGE_JOB = "stage"
 """The kind of a job that runs a round's stage."""
 JOB_KINDS = (
     *("import", "backup", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine"),
-    *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair", "dreambooth"),
+    *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair", "dreambooth", "measure"),
     *("demo", "export", "register"),
 )
 """The kinds of jobs outside rounds; `pipelines.worker.handlers` runs each."""
@@ -21,6 +22,11 @@ PAUSABLE = (
     "dreambooth",
 )
 """The kinds of jobs that can be paused without losing work."""
+
+
+def round_name(numbers: Mapping[str, int], round_id: str) -> str:
+    """What people call a round, such as "round 3"; its id where its number is unknown."""
+    return f"round {numbers[round_id]}" if round_id in numbers else round_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

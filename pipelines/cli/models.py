@@ -66,6 +66,7 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
         help="take a generator, by id or name, off the lists; its images and treatments stay",
     )
     parser.add_argument("--restore", metavar="NAME", help="put a removed generator back on the lists")
+    rename_argument(parser, "generator")
     parser.add_argument("--reason", default="", help="reason for --remove, for the audit log")
     parser.add_argument("--licence", default="", help="licence, for model cards and exports")
     parser.add_argument(
@@ -88,6 +89,12 @@ def generators_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--size", type=int, help="side in pixels that rounds draw it with (default: its pipeline's own)"
+    )
+
+
+def rename_argument(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--rename", nargs=2, metavar=("NAME", "NEW"), help=f"give a {what}, by id or name, another name"
     )
 
 
@@ -131,6 +138,10 @@ def generators(call: Call) -> Any:
         chosen = version_named(versions, given.restore, "generator")
         restored = services.restore_generator(call.workspace, chosen.id, ACTOR)
         call.say(f"restored {restored.name}; {describe_use(call, restored)}")
+    if given.rename:
+        chosen = version_named(versions, given.rename[0], "generator")
+        renamed = services.rename_generator(call.workspace, chosen.id, given.rename[1], ACTOR)
+        call.say(f"{chosen.name} is now called {renamed.name}")
     with call.workspace.catalog(read_only=True) as catalog:
         versions = catalog.generators.list()
     for version in versions:
@@ -197,6 +208,7 @@ def detectors_arguments(parser: argparse.ArgumentParser) -> None:
         "figures stay",
     )
     parser.add_argument("--restore", metavar="NAME", help="put a retired detector back on the lists")
+    rename_argument(parser, "detector")
     export_arguments(parser)
     parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
 
@@ -247,6 +259,10 @@ def detectors(call: Call) -> Any:
         chosen = version_named(versions, given.restore, "detector")
         restored = services.restore_detector(call.workspace, chosen.id, ACTOR)
         call.say(f"restored {restored.name}")
+    if given.rename:
+        chosen = version_named(versions, given.rename[0], "detector")
+        renamed = services.rename_detector(call.workspace, chosen.id, given.rename[1], ACTOR)
+        call.say(f"{chosen.name} is now called {renamed.name}")
     rows = services.leaderboard_rows(call.workspace, given.split)
     for line in services.leaderboard_table(rows):
         call.say(line)

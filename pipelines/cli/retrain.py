@@ -29,7 +29,7 @@ def training_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="NAME",
-        help="settings of the training: photo, paper, demo, … (default: those of the newest detector, or "
+        help="settings of the training: photo, paper, demo, … (default: those of the champion, or "
         f"photo); {OUTSIDE}",
     )
     parser.add_argument("--name", default="", help=f"name of the new detector; {OUTSIDE}")

@@ -42,9 +42,65 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
         help="scorer that --objective raises, which DRaFT, AlignProp, ReFL and Focus-N-Fix need: "
         "clip:LOCATION, pickscore:LOCATION or classifier:LOCATION#LABEL; may be repeated",
     )
+    choice_arguments(parser)
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
     )
+
+
+def choice_arguments(parser: argparse.ArgumentParser) -> None:
+    """The choices of the Rounds desk's form, under the same names."""
+    parser.add_argument(
+        "--generator",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="draw with this generator, by id or name; may be repeated (default: every untreated one that "
+        "reads prompts)",
+    )
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=("hard", "detector", "treatment"),
+        help="do this part after the survey; may be repeated (default: those of the recipe, usually all)",
+    )
+    for name, what in NUMBERS.items():
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{what} (default: the recipe's)")
+    parser.add_argument(
+        "--correction",
+        default="",
+        metavar="NAME",
+        help="correct while drawing: ttc, ttc-champion, ttc-champion-repeated, replacement, clipping, sargd "
+        "or everywhere",
+    )
+    parser.add_argument(
+        "--guidance",
+        default="",
+        metavar="NAME",
+        help="guide while drawing: clean, clean-regions, reward or reward-regions",
+    )
+    parser.add_argument("--dynamics", action="store_true", help="also store maps of score dynamics")
+    parser.add_argument(
+        "--vqa", default="", metavar="LOCATION", help="also ask this VQA model whether images are broken"
+    )
+    parser.add_argument("--question", type=int, default=5, help="number of its question (default: 5)")
+    parser.add_argument(
+        "--second-detector",
+        default="",
+        metavar="ID",
+        help="send images where the champion disagrees with this detector: an id, dynamics, or question",
+    )
+
+
+NUMBERS = {
+    "prompts": "survey prompts of each category",
+    "images": "images of each survey prompt, by each generator",
+    "hard-prompts": "further prompts of each hard category",
+    "budget": "images for annotators",
+    "steps": "updates of the candidate's training",
+    "updates": "updates of the treatment",
+}
+"""The numbers that a round can be given, and what they count."""
 
 
 def place_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,13 +128,35 @@ def open_or_start_round(call: Call, new: bool) -> "Round":
     return start_round(call.workspace, settings_of(call), ACTOR)
 
 
+def start_checked_round(call: Call) -> "Round":
+    """A new round, unless a check speaks against it."""
+    from pipelines.config import RoundRecipe
+    from pipelines.services import preflight
+    from pipelines.services.rounds import start_round
+
+    settings = settings_of(call)
+    preflight.require(preflight.round_checks(call.workspace, RoundRecipe.model_validate(settings)))
+    return start_round(call.workspace, settings, ACTOR)
+
+
 def settings_of(call: Call) -> dict[str, Any]:
     """The named recipe with `--objective` and then the `--set` changes applied."""
-    from pipelines import recipes
+    from pipelines.services import round_options
     from pipelines.services.runs import published_treatment
 
     given = call.options
-    settings = recipes.named(given.recipe, given.seed).model_dump(mode="json")
+    with call.workspace.catalog(read_only=True) as catalog:
+        generators = round_options.generator_ids(catalog, given.generator)
+    overrides = round_options.RoundOverrides(
+        generators=generators,
+        **{name: getattr(given, name) for name in (each.replace("-", "_") for each in NUMBERS)},
+        correction=given.correction,
+        guidance=given.guidance,
+        dynamics=given.dynamics,
+        question=(given.vqa, given.question) if given.vqa else None,
+        second_detector=given.second_detector,
+    )
+    settings = round_options.recipe(given.recipe, given.seed, given.part, overrides)
     if given.reward and not given.objective:
         raise ConfigRefused("--reward is raised by an --objective, such as DRaFT; name one")
     if given.objective:
@@ -130,7 +208,7 @@ def round_command(call: Call) -> Any:
         resume_round(call.workspace, row.id, ACTOR)
         row = reload_round(call, row.id)
     else:
-        row = named_or_newest_round(call) if given.round else open_or_start_round(call, new=True)
+        row = named_or_newest_round(call) if given.round else start_checked_round(call)
     call.say(f"{row.id}: {row.recipe['name']}, at {row.stage}")
     if given.detach:
         return outcome(call, row)

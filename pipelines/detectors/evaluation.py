@@ -12,6 +12,7 @@ from dataengine.records import (
     SnapshotItem,
     Split,
     component_threshold_of,
+    digest,
     threshold_of,
 )
 from pipelines.config import EvaluateConfig, PublishConfig
@@ -115,8 +116,8 @@ def measure_images(context: Context, version: DetectorVersion, sets: Sets, batch
 
 
 def summarise_sets(version: DetectorVersion, measured: Rows) -> dict[str, Any]:
-    """The metrics of each set; under "operating" misses and false alarms at the detector's own operating
-    point, and "at_half" those at `THRESHOLD`."""
+    """The metrics of each set; "set" tells sets of images apart. Under "operating" stand misses and false
+    alarms at the detector's own operating point, under "at_half" those at `THRESHOLD`."""
     from dataengine.diagnosis.metrics import summarise
     from dataengine.diagnosis.operating_point import figures_at
 
@@ -125,6 +126,7 @@ def summarise_sets(version: DetectorVersion, measured: Rows) -> dict[str, Any]:
     for name, by_image in measured.items():
         rows = list(by_image.values())
         figures[name] = {
+            "set": digest(*sorted(by_image)),
             **asdict(summarise(rows)),
             "operating": asdict(figures_at(rows, *own)),
             "at_half": asdict(figures_at(rows, THRESHOLD, THRESHOLD)),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from dataengine.diagnosis.config import DetectorConfig, DetectorTrainingConfig
 from dataengine.errors import NotFound
 from dataengine.licences import inherited_licence
-from dataengine.records import CLINIC, DetectorVersion, SnapshotItem, digest
+from dataengine.records import CLINIC, DetectorVersion, SnapshotItem, digest, round_name
 from pipelines.config import EvaluateConfig
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.operating_point import choose_on_validation
@@ -58,9 +58,12 @@ def train_version(
     with context.workspace.catalog(read_only=True) as catalog:
         foreign = count_elsewhere(catalog, image_ids) if domain else 0
         licences = licences_of(catalog, image_ids)
+        numbers = catalog.rounds.numbers()
+        what = "teacher" if role == "teacher" else "detector"
+        called = catalog.detectors.free_name(name or f"{what} of {round_name(numbers, run)}")
     version = DetectorVersion(
         id=detector_id,
-        name=name or f"{'teacher' if role == 'teacher' else 'detector'} of {run}",
+        name=called,
         checkpoint=context.workspace.checkpoints.publish(Path(result.folder)),
         role=role,
         config=config.model_dump(mode="json"),

@@ -96,6 +96,12 @@ def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
     return pipeline_reads_prompts(kind)
 
 
+def drawn_unasked(workspace: Workspace, version: GeneratorVersion) -> bool:
+    """Whether a round draws with the generator unless its recipe names others: if it reads prompts, and is
+    not one that a treatment made, of which every round would add another."""
+    return version.treatment_id is None and reads_prompts(workspace, version)
+
+
 def pipeline_reads_prompts(kind: str | None) -> bool:
     """Whether pipelines of that class are conditioned on text; assumed of unknown classes."""
     facts = PIPELINES.get(kind or "")

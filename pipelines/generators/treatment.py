@@ -169,9 +169,11 @@ def _register_treated(
     checkpoint = context.workspace.checkpoints.publish(Path(outcome.lora_folder))
     _verify(context, plan, expected, context.workspace.checkpoints.fetch(checkpoint))
     base = plan.base
+    with context.workspace.catalog(read_only=True) as catalog:
+        called = catalog.generators.free_name(plan.name or f"{base.name}, treated")
     return GeneratorVersion(
         id=digest("generator", base.id, plan.treatment_id),
-        name=plan.name or f"{base.name}, treated",
+        name=called,
         location=base.location,
         lora=checkpoint,
         parent=base.id,

@@ -78,6 +78,15 @@ def retrain_job(context: Context, args: dict[str, Any]) -> Result:
     }
 
 
+def measure_job(context: Context, args: dict[str, Any]) -> Result:
+    """Measure a detector and the champion on the same images, those labelled now."""
+    plan = TrainingRun()
+    sets = evaluation_sets(context, plan.publish)
+    with context.workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(args["detector"])
+    return {"detector": version.id, "champion": compare_with_champion(context, version, sets, plan.evaluate)}
+
+
 def get_or_publish_snapshot(context: Context, run: str, plan: TrainingRun) -> tuple[str, list[SnapshotItem]]:
     """The run's snapshot, published when the run first started; later labels are not included."""
     snapshots, files = context.workspace.snapshots, context.workspace.job_files

@@ -9,6 +9,7 @@ from dataengine.licences import forbidden_by
 from dataengine.records import (
     AuditEvent,
     DetectorVersion,
+    Job,
     Report,
     no_report,
 )
@@ -16,11 +17,19 @@ from pipelines.config import PromoteConfig
 from pipelines.detectors import yes_no_question
 from pipelines.detectors.promotion import FIGURES, regressions, sentence, verdicts
 from pipelines.selections.domain import foreign_note
+from pipelines.services.jobs import request_job
+from pipelines.services.names import plain_name
 from storage.queries.domains import count_elsewhere
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
     from storage.catalog import Catalog
+
+
+OTHER_IMAGES = (
+    "the champion {} was measured on another set of validation images ({} of them), so nothing can be "
+    "compared; measure both on the same images"
+)
 
 
 def register_detector(workspace: Workspace, path: Path, name: str = "", licence: str = "") -> DetectorVersion:
@@ -90,10 +99,11 @@ def objections_to(candidate: DetectorVersion, champion: DetectorVersion | None) 
     """
     if champion is None:
         return []
-    beside = candidate.metrics.get("beside", {})
-    before = beside if beside.get("detector") == champion.id else champion.metrics
+    before = champion_figures(candidate, champion)
     if "validation" in candidate.metrics and "validation" not in before:
         return [f"the champion {champion.name} was never measured on validation, so nothing can be compared"]
+    if not same_images(before, candidate.metrics, "validation"):
+        return [OTHER_IMAGES.format(champion.name, before["validation"].get("images", "other"))]
     return regressions(PromoteConfig(), before, candidate.metrics, _compared(candidate, champion))
 
 
@@ -102,7 +112,10 @@ def verdicts_on(candidate: DetectorVersion, champion: DetectorVersion | None) ->
     and the verdict. Empty without a champion to compare with."""
     if champion is None or champion.id == candidate.id:
         return []
-    found = verdicts(champion.metrics, candidate.metrics, _compared(candidate, champion))
+    before = champion_figures(candidate, champion)
+    if not same_images(before, candidate.metrics, "validation"):
+        return []
+    found = verdicts(before, candidate.metrics, _compared(candidate, champion))
     return [
         {"figure": name, "name": FIGURES[name], "text": sentence(name, one), **one}
         for name, one in found.items()
@@ -119,6 +132,22 @@ def promotion_verdicts(workspace: Workspace, detector_id: str) -> list[str]:
 def verdict_texts(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The verdicts of a round's promotion, by figure, as lines of text."""
     return [sentence(name, one) for name, one in found.items()]
+
+
+def champion_figures(candidate: DetectorVersion, champion: DetectorVersion) -> dict[str, Any]:
+    """The champion's figures to set against a candidate's: those taken together with it, else its newest."""
+    beside: dict[str, Any] = candidate.metrics.get("beside", {})
+    return beside if beside.get("detector") == champion.id else champion.metrics
+
+
+def same_images(one: Mapping[str, Any], other: Mapping[str, Any], split: str) -> bool:
+    """Whether two detectors' figures of a split were measured on the same images; figures of older versions,
+    which do not name their images, by their number."""
+    first, second = one.get(split, {}), other.get(split, {})
+    named = "set" in first and "set" in second
+    return bool(
+        first.get("set") == second.get("set") if named else first.get("images") == second.get("images")
+    )
 
 
 def _compared(candidate: DetectorVersion, champion: DetectorVersion) -> dict[str, Any] | None:
@@ -178,6 +207,25 @@ def roll_back_champion(workspace: Workspace, actor: str, seen: str | None) -> De
         restored = catalog.detectors.rollback(actor)
         catalog.commit()
     return restored
+
+
+def rename_detector(workspace: Workspace, detector_id: str, name: str, actor: str) -> DetectorVersion:
+    """Give a detector another name. Raises `NotFound`, `InputRefused` for what is no name, and `Conflict` for
+    one that another detector has."""
+    with workspace.catalog() as catalog:
+        renamed = catalog.detectors.rename(detector_id, plain_name(name), actor)
+        catalog.commit()
+    return renamed
+
+
+def request_comparison(workspace: Workspace, detector_id: str, actor: str) -> Job:
+    """Queue a measurement of a detector and the champion on the same images. Raises `NotFound`, and
+    `ConfigRefused` for a detector that predicts no maps."""
+    with workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+    if yes_no_question.is_question(version):
+        raise ConfigRefused(f"{version.name} predicts whether an image is flawed, not where: it has no maps")
+    return request_job(workspace, "measure", {"detector": detector_id}, actor)
 
 
 def retire_detector(workspace: Workspace, detector_id: str, actor: str, reason: str = "") -> DetectorVersion:

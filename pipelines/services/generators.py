@@ -9,6 +9,7 @@ from dataengine.records import GeneratorVersion
 from dataengine.treatment.config import UsualSampling, WeightsConfig
 from dataengine.treatment.families.rows import row_of
 from pipelines.generators import files
+from pipelines.services.names import plain_name
 from storage.workspace import Workspace
 
 
@@ -87,9 +88,23 @@ def reads_prompts(workspace: Workspace, version: GeneratorVersion) -> bool:
     return files.reads_prompts(workspace, version)
 
 
+def drawn_unasked(workspace: Workspace, version: GeneratorVersion) -> bool:
+    """Whether a round draws with the generator unless others are chosen."""
+    return files.drawn_unasked(workspace, version)
+
+
 def weights_in_words(version: GeneratorVersion) -> str:
     """How the generator's weights are held in memory, such as "bfloat16" or "4 bits"."""
     return files.weights_of(version).description
+
+
+def rename_generator(workspace: Workspace, generator_id: str, name: str, actor: str) -> GeneratorVersion:
+    """Give a generator another name. Raises `NotFound`, `InputRefused` for what is no name, and `Conflict`
+    for one that another generator has."""
+    with workspace.catalog() as catalog:
+        renamed = catalog.generators.rename(generator_id, plain_name(name), actor)
+        catalog.commit()
+    return renamed
 
 
 def remove_generator(

@@ -18,12 +18,13 @@ from dataengine.records import COLLECTED, FILES, DetectorVersion, GeneratorVersi
 from dataengine.safetensors_header import tensor_shapes
 from dataengine.treatment.families.catalog import PIPELINES
 from dataengine.treatment.families.rows import ROWS
-from pipelines.config import TrainingRun, TreatmentRun
+from pipelines.config import RoundRecipe, TrainingRun, TreatmentRun
 from pipelines.detectors.start import TrainingStart, choose_start
 from pipelines.detectors.training_set import require_share
 from pipelines.generators.files import (
     DISTILLED,
     absent_folder,
+    drawn_unasked,
     local_folder,
     pinned_location,
     read_pipeline_class,
@@ -36,6 +37,8 @@ from storage.queries.licences import training_licences
 from storage.workspace import Workspace
 
 LITTLE_DISK, NO_DISK = 5e9, 1e9
+ANSWERING = {"annotator", "curator", "admin"}
+"""The roles that may label."""
 
 
 Verdict = Literal["good", "warn", "bad"]
@@ -318,6 +321,60 @@ def real_images_check(workspace: Workspace) -> Check:
         "--source real), or switch “offline” off."
     )
     return Check(name="real images", verdict="bad", text=text)
+
+
+def round_checks(workspace: Workspace, recipe: RoundRecipe) -> list[Check]:
+    """What a round needs before it starts, without loading anything."""
+    with workspace.catalog(read_only=True) as catalog:
+        known = {one.id: one for one in catalog.generators.offered()}
+        champion, frozen = catalog.detectors.champion(), catalog.benchmarks.newest_frozen()
+        people = [user for user in catalog.users.list() if user.active and ANSWERING & set(user.roles)]
+    found = [worker_check(workspace), generators_check(workspace, recipe, known)]
+    if champion is None:
+        text = "There is no champion to find artifacts with. Train or register a detector first."
+        found.append(Check(name="detector", verdict="bad", text=text))
+    else:
+        found.append(Check(name="detector", verdict="good", text=f"{champion.name} finds the artifacts."))
+    if not recipe.generate.categories and not recipe.generate.prompts:
+        text = f"The recipe {recipe.name} has neither categories nor prompts to draw."
+        found.append(Check(name="prompts", verdict="bad", text=text))
+    if "detector" in recipe.parts and champion and frozen is None:
+        text = "No benchmark is frozen yet, so the round stops before the promotion. Freeze one under "
+        found.append(Check(name="benchmark", verdict="warn", text=f"{text}Curate → Benchmark."))
+    if "detector" in recipe.parts and not people:
+        text = "There is no annotator's account yet; the round waits until somebody labels its images."
+        found.append(Check(name="annotators", verdict="warn", text=text))
+    return [*found, disk_check(workspace)]
+
+
+def generators_check(
+    workspace: Workspace, recipe: RoundRecipe, known: Mapping[str, GeneratorVersion]
+) -> Check:
+    """Whether the round has generators to draw with; one that is not on this machine may be on a worker's."""
+    chosen = drawing_generators(workspace, recipe, known)
+    if unknown := [id for id in chosen if id not in known]:
+        text = f"The recipe names generators that are not registered: {', '.join(unknown)}."
+        return Check(name="generators", verdict="bad", text=text)
+    if not chosen:
+        text = (
+            "No generator is chosen." if known else "This recipe needs a generator, and none is registered."
+        )
+        return Check(name="generators", verdict="bad", text=text)
+    problems = [
+        found.text for id in chosen if (found := weights_check(workspace, known[id])).verdict != "good"
+    ]
+    named = ", ".join(known[id].name for id in chosen)
+    if problems:
+        return Check(name="generators", verdict="warn", text=f"{named}. {' '.join(problems)}")
+    return Check(name="generators", verdict="good", text=f"Drawing with {named}.")
+
+
+def drawing_generators(
+    workspace: Workspace, recipe: RoundRecipe, known: Mapping[str, GeneratorVersion]
+) -> list[str]:
+    """The ids of the generators that a round of the recipe would draw with now."""
+    unasked = [id for id, one in known.items() if drawn_unasked(workspace, one)]
+    return list(recipe.generate.generators) or unasked
 
 
 def needs(workspace: Workspace, kind: str, settings: dict[str, Any]) -> Check:

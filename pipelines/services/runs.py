@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.errors import ConfigRefused, Conflict, NotFound
-from dataengine.records import AuditEvent, Job, WorkerBeat
+from dataengine.records import CLINIC, AuditEvent, Job, WorkerBeat
 from dataengine.treatment import presets as published
 from dataengine.treatment.config import PixelConfig, RewardConfig, TreatmentConfig
 from pipelines import recipes
@@ -26,6 +26,7 @@ from pipelines.config import PromptChoice, TrainingRun, TreatmentRun
 from pipelines.detectors.start import choose_start
 from pipelines.services import preflight, queue
 from pipelines.services.jobs import cancel_job, pause_job, request_job, resume_job
+from pipelines.services.names import plain_name
 from storage import job_queue
 from storage.stores.job_files import METRICS
 from storage.workspace import Workspace
@@ -33,8 +34,8 @@ from storage.workspace import Workspace
 Settings = TypeVar("Settings", bound=BaseModel)
 
 TRAINING, TREATMENT, INSTANCE = "retrain", "treat", "dreambooth"
-RECIPE = "recipe "
-"""Before a recipe's name among presets."""
+RECIPE, AS_CHAMPION = "recipe ", "as "
+"""Before the name of a recipe, and of the champion, among presets."""
 
 
 KINDS = {TRAINING: "train", TREATMENT: "treat", INSTANCE: "instance"}
@@ -135,6 +136,24 @@ def cancel_run(workspace: Workspace, run: Run, actor: str = "") -> Job:
     if run.job.state not in (*queue.OPEN, "paused"):
         raise Conflict(f"run {run.id} is already {run.job.state}; nothing to cancel")
     return cancel_job(workspace, run.job.id, actor)
+
+
+def rename_run(workspace: Workspace, run: Run, name: str, actor: str = "") -> None:
+    """Give a run another name. What it makes keeps the name in its settings. Raises `InputRefused` for what
+    is no name."""
+    name = plain_name(name)
+    with workspace.catalog() as catalog:
+        catalog.jobs.rename_run((job.id for job in run.jobs), name)
+        details = {"before": run_name(run.job), "after": name}
+        catalog.audit.add(AuditEvent(actor=actor, action="run.rename", subject=run.id, details=details))
+        catalog.commit()
+
+
+def run_name(job: Job) -> str:
+    """What people call the run of a job."""
+    settings = job.args.get("settings", {})
+    named = job.args.get("name") or settings.get("name") or settings.get("training", {}).get("name")
+    return str(named or job.args["run"])
 
 
 def run_status(workspace: Workspace, run: Run) -> dict[str, Any]:
@@ -300,21 +319,20 @@ def sentence(error: ValidationError) -> str:
 
 
 def training_presets(workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """Presets, the likeliest first: the settings of the newest detector, then named recipes.
+    """Presets, the likeliest first: the champion's settings, then named recipes.
 
-    Without any detector the one for photographs comes first: it needs none to start from.
+    Of the recipes the one for photographs comes first, but for a champion of the clinic's drawings.
     """
     with workspace.catalog(read_only=True) as catalog:
-        versions = catalog.detectors.offered()
+        champion = catalog.detectors.champion()
     found: dict[str, dict[str, Any]] = {}
-    for version in reversed(versions):
-        if version.config and version.role != "teacher":
-            with contextlib.suppress(ValidationError):
-                # Training goes on from a detector, not once more from the encoder that this one began with.
-                training = DetectorTrainingConfig.model_validate({**version.config, "encoder_weights": ""})
-                found[f"as {version.name}"] = TrainingRun(training=training).model_dump(mode="json")
-                break
-    names = [*recipes.RECIPES, *recipes.TRAININGS] if versions else [*recipes.TRAININGS, *recipes.RECIPES]
+    if champion is not None and champion.config:
+        with contextlib.suppress(ValidationError):
+            # Training goes on from the champion, not once more from the encoder that it began with.
+            training = DetectorTrainingConfig.model_validate({**champion.config, "encoder_weights": ""})
+            found[f"{AS_CHAMPION}{champion.name}"] = TrainingRun(training=training).model_dump(mode="json")
+    drawings = champion is not None and champion.domain == CLINIC
+    names = [*recipes.RECIPES, *recipes.TRAININGS] if drawings else [*recipes.TRAININGS, *recipes.RECIPES]
     for name in names:
         found[f"{RECIPE}{name}"] = recipes.training_named(name).model_dump(mode="json")
     return found

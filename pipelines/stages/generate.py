@@ -18,7 +18,7 @@ from dataengine.records import GeneratorVersion, Prompt
 from dataengine.records.images import HARD, JUDGE, SURVEY
 from pipelines.config import GenerateConfig, Part, RoundRecipe
 from pipelines.generators.draw import GenerationTask, generate_batch, make_task, open_generator
-from pipelines.generators.files import reads_prompts
+from pipelines.generators.files import drawn_unasked
 from pipelines.generators.guided_sampling import open_steering
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.round_data import fresh_seed, prompts_of, recipe_of, results_of
@@ -114,8 +114,8 @@ def _in_words(skipped: Mapping[str, Result]) -> str:
 
 
 def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -> tuple[str, ...]:
-    """The generators to use: for judging, the treated one and its base; else those in the recipe, or all that
-    read prompts. Raises `ConfigRefused` for none and for one that is not registered."""
+    """The generators to use: for judging, the treated one and its base; else those in the recipe, or all
+    untreated ones that read prompts. Raises `ConfigRefused` for none and for one that is not registered."""
     if purpose == JUDGE:
         treated = results_of(context, round_id)["treat"]
         return treated["generator"], treated["treated"]
@@ -123,11 +123,11 @@ def generators_of(context: Context, round_id: str, recipe: RoundRecipe, purpose:
         begun = catalog.rounds.get(round_id).created
         # Generators registered later, as by this round's treatment, are used from the next round on.
         known = {one.id: one for one in catalog.generators.offered() if one.created <= begun}
-    reading = tuple(one.id for one in known.values() if reads_prompts(context.workspace, one))
-    chosen = recipe.generate.generators or reading
+    unasked = tuple(one.id for one in known.values() if drawn_unasked(context.workspace, one))
+    chosen = recipe.generate.generators or unasked
     if known and not chosen:
         raise ConfigRefused(
-            "No registered generator reads prompts. Name unconditional ones in generate.generators "
+            "No registered generator reads prompts and is untreated. Name others in generate.generators "
             f"({', '.join(known)}), or register another: clinic generators --add FOLDER."
         )
     if not chosen:

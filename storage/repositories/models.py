@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
+from itertools import chain, count
 from typing import Any, TypeVar
 
 from sqlalchemy import Select, func, select, update
@@ -48,6 +49,24 @@ class Versions(Named[V]):
             self._audit(actor, "restore", id, {})
         return self.get(id)
 
+    def rename(self, id: str, name: str, actor: str) -> V:
+        """Give a version another name, with an audit event. Raises `NotFound`, and `Conflict` for a name that
+        another version on the lists has."""
+        before = self.get(id).name
+        if name == before:
+            return self.get(id)
+        if any(one.name == name and one.id != id for one in self.offered()):
+            raise Conflict(f"another {self.what} is already called {name!r}; choose another name")
+        self._update(id, name=name)
+        self._audit(actor, "rename", id, {"before": before, "after": name})
+        return self.get(id)
+
+    def free_name(self, name: str) -> str:
+        """The name, or, where a version has it, the name with the first free number from 2."""
+        taken = {one.name for one in self.list()}
+        numbered = (f"{name} {number}" for number in count(2))
+        return next(one for one in chain([name], numbered) if one not in taken)
+
     def _audit(self, actor: str, action: str, subject: str, details: dict[str, Any]) -> None:
         event = AuditEvent(actor=actor, action=f"{self.what}.{action}", subject=subject, details=details)
         Audit(self._connection).add(event)
@@ -68,6 +87,20 @@ class Detectors(Versions[DetectorVersion]):
     def champion_id(self) -> str | None:
         """The id of the champion."""
         return self._connection.scalar(_champion_id())
+
+    def champion_since(self) -> float | None:
+        """When the champion became champion, by promotion or by rolling back to it; None without one, or
+        where that was not recorded."""
+        promotions, events = tables.promotions.c, tables.audit_events.c
+        champion = self.champion_id()
+        promoted = select(func.max(promotions.at)).where(
+            promotions.detector_id == champion, promotions.undone.is_(False)
+        )
+        restored = select(func.max(events.at)).where(
+            events.action == f"{self.what}.rollback", events.subject == champion
+        )
+        moments = [self._connection.scalar(found) for found in (promoted, restored)]
+        return max((at for at in moments if at is not None), default=None)
 
     def record_metrics(self, detector_id: str, metrics: Mapping[str, Any]) -> None:
         """Add metrics to the detector's. Raises `NotFound`."""

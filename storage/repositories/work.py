@@ -31,6 +31,12 @@ class Rounds(Named[Round]):
         table = self.table.c
         return self._records(self._select().where(table.state.in_(states)).order_by(table.created, table.id))
 
+    def numbers(self) -> dict[str, int]:
+        """The number of every round by its id, from 1 for the oldest."""
+        table = self.table.c
+        ids = self._connection.scalars(select(table.id).order_by(table.created, table.id))
+        return {id: number for number, id in enumerate(ids, start=1)}
+
     def hold(self, round_id: str) -> Round:
         """The round, locked until the commit: for decisions based on both its row and its jobs.
 
@@ -81,6 +87,11 @@ class Jobs(Named[Job]):
         if states is not None:
             statement = statement.where(table.state.in_(tuple(states)))
         return self._records(statement if kind is None else statement.where(table.kind == kind))
+
+    def rename_run(self, job_ids: Iterable[str], name: str) -> None:
+        """Put a name for people into the arguments of a run's jobs. Raises `NotFound`."""
+        for id in job_ids:
+            self._update(id, args={**self.get(id).args, "name": name})
 
     def claim(self, job_id: str, worker: str, silent_for: float | None = None) -> bool:
         """Take a queued job, or a running one without a heartbeat for `silent_for` seconds; exactly one

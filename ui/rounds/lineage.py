@@ -1,9 +1,11 @@
 """From a treated generator back to every label behind it, for the rounds desk."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from dataengine.csv_files import as_csv
+from dataengine.records import round_name
 from storage.catalog import Catalog
 from storage.queries.lineage import DetectorLineage, TreatmentLineage, labels_under, lineage, snapshots_under
 
@@ -13,6 +15,7 @@ COLUMNS = ("snapshot", "image", "kind", "author", "revision", "at", "clean", "pr
 def lineage_of(catalog: Catalog, generator_id: str) -> dict[str, Any]:
     """The chain as a tree of names and ids. Raises `NotFound`."""
     steps, base = lineage(catalog, generator_id)
+    numbers = catalog.rounds.numbers()
     snapshots = snapshots_under(steps)
     authors: dict[str, set[tuple[str, int | None]]] = {}
     for label in labels_under(catalog, snapshots):
@@ -20,7 +23,7 @@ def lineage_of(catalog: Catalog, generator_id: str) -> dict[str, Any]:
     counts = sorted(((name, len(found)) for name, found in authors.items()), key=lambda one: -one[1])
     return {
         "generator": generator_id,
-        "steps": [step_of(step) for step in steps],
+        "steps": [step_of(step, numbers) for step in steps],
         "base": {"id": base.id, "name": base.name, "location": base.location, "licence": base.licence},
         "snapshots": len(snapshots),
         "labels": sum(map(len, authors.values())),
@@ -28,7 +31,7 @@ def lineage_of(catalog: Catalog, generator_id: str) -> dict[str, Any]:
     }
 
 
-def step_of(step: TreatmentLineage) -> dict[str, Any]:
+def step_of(step: TreatmentLineage, numbers: Mapping[str, int]) -> dict[str, Any]:
     """One treatment."""
     result = step.treatment.result
     return {
@@ -36,15 +39,16 @@ def step_of(step: TreatmentLineage) -> dict[str, Any]:
         "treatment": {
             "id": step.treatment.id,
             "round": step.treatment.round_id,
+            "round_name": round_name(numbers, step.treatment.round_id or ""),
             "created": step.treatment.created,
             "kept": result.get("kept"),
             "updates": result.get("updates"),
         },
-        "detectors": [detector_of(one) for one in step.detectors],
+        "detectors": [detector_of(one, numbers) for one in step.detectors],
     }
 
 
-def detector_of(one: DetectorLineage) -> dict[str, Any]:
+def detector_of(one: DetectorLineage, numbers: Mapping[str, int]) -> dict[str, Any]:
     """One detector and its training set."""
     found = one.trained_on
     return {
@@ -52,6 +56,7 @@ def detector_of(one: DetectorLineage) -> dict[str, Any]:
         "name": one.detector.name,
         "role": one.detector.role,
         "round": one.detector.round_id,
+        "round_name": round_name(numbers, one.detector.round_id or ""),
         "snapshot": None
         if found is None
         else {

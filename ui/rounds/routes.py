@@ -1,13 +1,16 @@
 """The rounds desk at /rounds: the loop as a timeline, its figures, lineage, jobs and workers."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from dataengine.records import PAUSABLE, Job, WorkerBeat
+from dataengine.records import PAUSABLE, Job, WorkerBeat, round_name
 from pipelines.config import Part, RoundRecipe
-from pipelines.services import queue, round_options, rounds
+from pipelines.services import preflight, queue, round_options, rounds, runs
+from pipelines.services.generators import drawn_unasked
 from pipelines.services.jobs import cancel_job, pause_job, read_log, resume_job
 from pipelines.services.locations import check_locations
 from storage.queries.rounds import round_progress
@@ -32,7 +35,13 @@ class NewRound(BaseModel):
     recipe: str = Field(max_length=100)
     seed: int = Field(default=0, ge=0, lt=2**31)
     parts: list[Part] = Field(max_length=3)
+    generators: list[str] = Field(default=[], max_length=200)
+    prompts: int | None = Field(default=None, ge=1, le=10_000)
+    images: int | None = Field(default=None, ge=1, le=1000)
+    hard_prompts: int | None = Field(default=None, ge=1, le=10_000)
     budget: int | None = Field(default=None, ge=1, le=100_000)
+    steps: int | None = Field(default=None, ge=1, le=10_000_000)
+    updates: int | None = Field(default=None, ge=1, le=1_000_000)
     correction: str = Field(default="", max_length=40)
     guidance: str = Field(default="", max_length=40)
     dynamics: bool = False
@@ -55,12 +64,18 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
             champion = catalog.detectors.champion()
             second_detectors = round_options.second_detectors(catalog)
             vqa_models = catalog.endpoints.of_kind("vqa")
-            treated = [
-                {"id": one.id, "name": one.name}
-                for one in reversed(catalog.generators.offered())
-                if one.treatment_id is not None
-            ]
+            offered = list(reversed(catalog.generators.offered()))
+            treated = [{"id": one.id, "name": one.name} for one in offered if one.treatment_id is not None]
         return {
+            "generators": [
+                {
+                    "id": one.id,
+                    "name": one.name,
+                    "treated": one.treatment_id is not None,
+                    "unasked": drawn_unasked(workspace, one),
+                }
+                for one in offered
+            ],
             "rounds": rows,
             "recipes": round_options.recipe_names(),
             "vqa": [{"location": one.location, "name": one.name} for one in vqa_models],
@@ -75,8 +90,10 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         """The newest jobs and the running workers."""
         with workspace.catalog(read_only=True) as catalog:
             found = catalog.jobs.list(limit=JOBS_SHOWN)
+            numbers = catalog.rounds.numbers()
         alive = queue.workers_alive(workspace)
-        return {"jobs": list(map(job_row, found)), "workers": list(map(worker_row, alive))}
+        shown = [job_row(job) | {"of": job_owner(job, numbers)} for job in found]
+        return {"jobs": shown, "workers": list(map(worker_row, alive))}
 
     @routes.get("/jobs/{job_id}/log")
     def log(job_id: str) -> dict[str, Any]:
@@ -114,10 +131,28 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
         headers = {"Content-Disposition": 'attachment; filename="labels.csv"'}
         return Response(text, media_type="text/csv", headers=headers)
 
+    @routes.post("/checks")
+    def checks(wanted: NewRound) -> dict[str, Any]:
+        """Whether the round can run, what it takes at most, and how long by the speed of an earlier one."""
+        plan = settings_of(workspace, wanted)
+        with workspace.catalog(read_only=True) as catalog:
+            known = {one.id: one for one in catalog.generators.offered()}
+            cost = round_options.round_cost(plan, len(preflight.drawing_generators(workspace, plan, known)))
+            expected = round_options.expected_seconds(catalog, cost)
+            numbers = catalog.rounds.numbers()
+        return {
+            "checks": preflight.as_json(preflight.round_checks(workspace, plan)),
+            "cost": asdict(cost) | {"drawn": cost.drawn},
+            "seconds": expected and expected[0],
+            "measured_in": expected and round_name(numbers, expected[1]),
+        }
+
     @routes.post("/round")
     def start(wanted: NewRound, person: Reader) -> dict[str, str]:
         """Start a round; workers run it."""
-        settings = settings_of(workspace, wanted).model_dump(mode="json")
+        plan = settings_of(workspace, wanted)
+        preflight.require(preflight.round_checks(workspace, plan))
+        settings = plan.model_dump(mode="json")
         return {"round": rounds.start_round(workspace, settings, person.name).id}
 
     @routes.get("/round/{round_id}")
@@ -128,6 +163,7 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
             row = progress.round
             return {
                 "round": row.id,
+                "name": round_name(catalog.rounds.numbers(), row.id),
                 "recipe": row.recipe.get("name", ""),
                 "state": row.state,
                 "stage": row.stage,
@@ -160,8 +196,16 @@ def rounds_routes(workspace: Workspace) -> APIRouter:
 def settings_of(workspace: Workspace, wanted: NewRound) -> RoundRecipe:
     """The recipe with the overrides. Raises `ConfigRefused` for a location that is not registered, `NotFound`
     for an unknown second detector."""
+    with workspace.catalog(read_only=True) as catalog:
+        generators = round_options.generator_ids(catalog, wanted.generators)
     overrides = round_options.RoundOverrides(
+        generators=generators,
+        prompts=wanted.prompts,
+        images=wanted.images,
+        hard_prompts=wanted.hard_prompts,
         budget=wanted.budget,
+        steps=wanted.steps,
+        updates=wanted.updates,
         correction=wanted.correction,
         guidance=wanted.guidance,
         dynamics=wanted.dynamics,
@@ -194,6 +238,13 @@ def job_row(job: Job) -> dict[str, Any]:
         "pausing": job.pause_requested and job.state in queue.OPEN,
         "pausable": job.kind in PAUSABLE,
     }
+
+
+def job_owner(job: Job, numbers: Mapping[str, int]) -> str:
+    """What people call the round or run that a job belongs to; "" for neither."""
+    if round_id := job.args.get("round_id"):
+        return round_name(numbers, round_id)
+    return runs.run_name(job) if "run" in job.args else ""
 
 
 def worker_row(worker: WorkerBeat) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """A round as a timeline: each stage, its duration, input and output, and who it waits for."""
 
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from dataengine.records import Job, Round, now
 from pipelines.services import queue, rounds
@@ -15,6 +18,8 @@ def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
     for job in stage_jobs(catalog, row.id):
         by_stage.setdefault(job.args.get("stage", ""), []).append(job)
     ended, shown = row.created, []
+    names = {one.id: one.name for one in [*catalog.generators.list(), *catalog.detectors.list()]}
+    studies = [study.id for study in catalog.studies.list() if study.round_id == row.id]
     for stage in rounds.describe_stages(row):
         jobs = by_stage.get(stage.name, [])
         began = min((job.started for job in jobs if job.started), default=None)
@@ -36,13 +41,44 @@ def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
                 "attempts": len(jobs),
                 "progress": open_job.progress if open_job else None,
                 "takes": stage.takes,
-                "gives": stage.found,
+                "gives": named(stage.found, names),
+                "links": links_of(stage.name, row, studies),
                 "message": message_of(row, stage.name, jobs),
                 "job": jobs[-1].id if jobs else None,
             }
         )
         ended = finished or ended
     return shown
+
+
+def named(text: str, names: Mapping[str, str]) -> str:
+    """The text with names in place of the ids of models."""
+    return re.sub(r"[\w.-]+", lambda found: names.get(found.group(), found.group()), text)
+
+
+def links_of(stage: str, row: Round, studies: Sequence[str]) -> list[dict[str, str]]:
+    """Where to see what a stage made: images, detector, treatment, study."""
+    result = row.results.get(stage)
+    if result is None:
+        return []
+    images = f"/curate?{urlencode({'view': 'images', 'round': row.id, 'sort': 'newest'})}"
+    detector, treated = result.get("detector") or result.get("after"), result.get("treated")
+    made = {
+        "generate": [("images", images)],
+        "generate_hard": [("images", images)],
+        "mine": [("images sent to people", f"{images}&state=waiting")],
+        "wait_for_labels": [("labelled images", f"{images}&state=unreviewed")],
+        "train_teacher": [("teacher", f"/train?detector={detector}")],
+        "retrain": [("candidate", f"/train?detector={detector}")],
+        "evaluate": [("figures", f"/train?detector={detector}")],
+        "promote": [("champion", f"/train?detector={result.get('champion')}")],
+        "treat": [("treatment", f"/treat?treatment={result.get('treatment')}")],
+        "judge": [
+            *[("study", f"/study?view=results&study={id}") for id in studies],
+            *([("start a study", f"/study?view=make&after={treated}")] if treated and not studies else []),
+        ],
+    }
+    return [{"text": text, "href": href} for text, href in made.get(stage, []) if not href.endswith("=None")]
 
 
 def state_of(row: Round, stage: rounds.StageDescription, jobs: list[Job]) -> str:
@@ -88,7 +124,10 @@ def figures(catalog: Catalog) -> list[dict[str, Any]]:
     """What each round changed in the detector and the generator, the oldest first."""
     names = {one.id: one.name for one in catalog.detectors.list()}
     names |= {one.id: one.name for one in catalog.generators.list()}
-    return [round_figures(row, names) for row in catalog.rounds.list()]
+    return [
+        {**round_figures(row, names), "number": number}
+        for number, row in enumerate(catalog.rounds.list(), start=1)
+    ]
 
 
 def round_figures(row: Round, names: dict[str, str]) -> dict[str, Any]:
@@ -116,6 +155,7 @@ def round_figures(row: Round, names: dict[str, str]) -> dict[str, Any]:
         "mse": beside("mse"),
         "false_alarm": beside("false_alarm"),
         "miss": beside("miss"),
+        "moods": {name: one["verdict"] for name, one in promoted.get("verdicts", {}).items()},
         "verdicts": verdict_texts(promoted.get("verdicts", {})),
         "labels": row.results.get("wait_for_labels", {}).get("labels"),
         "hard": row.results.get("write_prompts", {}).get("hard", []),

@@ -32,6 +32,14 @@ class Settings(BaseModel):
     settings: dict[str, Any]
 
 
+class NewName(BaseModel):
+    """What a person calls something."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str = Field(max_length=1000)
+
+
 def run_routes(workspace: Workspace, kind: str) -> APIRouter:
     """The routes under runs/ for runs of one kind."""
     routes = APIRouter(prefix="/runs")
@@ -45,7 +53,7 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
         run = runs.run_of(workspace, kind, run_id)
         return {
             **runs.run_status(workspace, run),
-            "name": run_name(run.job),
+            "name": runs.run_name(run.job),
             "size": runs.metrics_size(workspace, run.jobs),
             "settings": run.job.args["settings"],
         }
@@ -70,6 +78,11 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
     def confidence_map(run_id: str, ref: str) -> Response:
         shown = sample_ref(workspace, runs.run_of(workspace, kind, run_id).id, ref)
         return map_response(workspace.maps.get(shown), **{"Cache-Control": IMMUTABLE})
+
+    @routes.post("/{run_id}/rename")
+    def rename(run_id: str, body: NewName, person: SignedIn) -> dict[str, str]:
+        runs.rename_run(workspace, runs.run_of(workspace, kind, run_id), body.name, person.name)
+        return {"name": body.name.strip()}
 
     @routes.post("/{run_id}/cancel")
     def cancel(run_id: str, person: SignedIn) -> dict[str, str]:
@@ -155,7 +168,7 @@ def run_rows(workspace: Workspace, kind: str) -> list[dict[str, Any]]:
     return [
         {
             "run": run.id,
-            "name": run_name(run.job),
+            "name": runs.run_name(run.job),
             "state": run.job.state,
             "progress": run.job.progress,
             "message": run.job.error or run.job.message,
@@ -164,12 +177,6 @@ def run_rows(workspace: Workspace, kind: str) -> list[dict[str, Any]]:
         }
         for run in runs.runs(workspace, kind)
     ]
-
-
-def run_name(job: Job) -> str:
-    """The run's display name."""
-    settings = job.args["settings"]
-    return settings.get("name") or settings.get("training", {}).get("name") or job.args["run"]
 
 
 def sample_ref(workspace: Workspace, run_id: str, ref: str) -> str:

@@ -8,20 +8,24 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.records import CLINIC, STAGE_JOB, DetectorVersion, Job, describe_point
+from dataengine.records import CLINIC, STAGE_JOB, DetectorVersion, Job, describe_point, round_name
 from pipelines.config import TrainingRun
 from pipelines.services import preflight, queue, runs, training_preview
 from pipelines.services.detectors import (
+    champion_figures,
     licence_limits,
     objections_to,
     promote_detector,
+    rename_detector,
+    request_comparison,
     roll_back_champion,
+    same_images,
     verdicts_on,
 )
 from pipelines.services.locations import check_locations, offers
 from pipelines.services.training.starts import recipe_choices, start_choices
 from storage.workspace import Workspace
-from ui.runs.routes import Settings, run_routes, run_rows
+from ui.runs.routes import NewName, Settings, run_routes, run_rows
 from ui.train.injection import injection_routes
 from ui.web.access import ENGINEERS
 from ui.web.sessions import Person, Requires
@@ -93,6 +97,14 @@ def train_routes(workspace: Workspace) -> APIRouter:
     def detector_curves(detector_id: str) -> dict[str, tuple[list[int], list[float]]]:
         return runs.curves(workspace, jobs_behind(workspace, detector_id))
 
+    @routes.post("/detectors/{detector_id}/rename")
+    def rename(detector_id: str, body: NewName, person: Engineer) -> dict[str, str]:
+        return {"name": rename_detector(workspace, detector_id, body.name, person.name).name}
+
+    @routes.post("/detectors/{detector_id}/measure")
+    def measure(detector_id: str, person: Engineer) -> dict[str, str]:
+        return {"job": request_comparison(workspace, detector_id, person.name).id}
+
     @routes.post("/promote")
     def promote(body: Promotion, person: Engineer) -> dict[str, str]:
         made = promote_detector(workspace, body.detector, person.name, body.reason, body.champion)
@@ -137,9 +149,11 @@ def overview(workspace: Workspace) -> dict[str, Any]:
     """The champion, the newest detectors and runs."""
     with workspace.catalog(read_only=True) as catalog:
         versions = list(reversed(catalog.detectors.offered()))
-        champion = catalog.detectors.champion()
+        champion, since = catalog.detectors.champion(), catalog.detectors.champion_since()
     return {
-        "champion": None if champion is None else {**row_of(champion), "intervals": intervals_of(champion)},
+        "champion": None
+        if champion is None
+        else {**row_of(champion), "intervals": intervals_of(champion), "since": since},
         "detectors": [row_of(one) for one in versions[:DETECTORS_SHOWN]],
         "more": max(0, len(versions) - DETECTORS_SHOWN),
         "runs": run_rows(workspace, runs.TRAINING),
@@ -207,15 +221,24 @@ def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
         champion = catalog.detectors.champion()
         parent = next((one.name for one in catalog.detectors.list() if one.id == version.parent), None)
         frozen = catalog.benchmarks.newest_frozen() is not None
-    beside = version.metrics.get("beside", {})
-    other = beside if champion and beside.get("detector") == champion.id else None
-    if other is None and champion is not None and champion.id != version.id:
-        other = champion.metrics
+        numbers = catalog.rounds.numbers()
+        measuring = [
+            job for job in catalog.jobs.list(queue.OPEN, "measure") if job.args["detector"] == version.id
+        ]
+    other = None
+    if champion is not None and champion.id != version.id:
+        other = champion_figures(version, champion)
     return {
         **row_of(version),
         "champion": None if champion is None else {"id": champion.id, "name": champion.name},
         "measured": split_figures(version.metrics),
-        "beside": None if other is None else split_figures(other),
+        "beside": None
+        if other is None
+        else {
+            split: {**found, "comparable": same_images(version.metrics, other, split)}
+            for split, found in split_figures(other).items()
+        },
+        "measuring": bool(measuring),
         "calibration": version.metrics.get("calibration"),
         "worst": version.metrics.get("worst", {}),
         "verdicts": verdicts_on(version, champion),
@@ -224,7 +247,7 @@ def detector_details(workspace: Workspace, detector_id: str) -> dict[str, Any]:
         "lineage": {
             "goes on from": parent or start_of(version),
             "snapshot": version.snapshot_id,
-            "round": version.round_id,
+            "round": version.round_id and round_name(numbers, version.round_id),
             "encoder weights": version.metrics.get("training", {}).get("pretrained")
             or "none, or not recorded",
             "licence": version.licence or "not recorded",

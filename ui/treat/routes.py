@@ -10,13 +10,14 @@ from dataengine.errors import InputRefused, NotFound
 from dataengine.records import STAGE_JOB, DetectorVersion, GeneratorVersion, Image, Job, Treatment, images
 from pipelines.config import TreatmentRun
 from pipelines.services import jobs, preflight, queue, runs
+from pipelines.services.generators import rename_generator
 from pipelines.services.locations import check_locations, offers
 from pipelines.services.model_card import judged_of, packed
 from pipelines.services.standalone.dreambooth import PRESET, likeness_png, offer_treatment
 from pipelines.services.standalone.treatment import treatment_strip
 from storage.catalog import Catalog
 from storage.workspace import Workspace
-from ui.runs.routes import Settings, run_routes, run_rows, sample_ref
+from ui.runs.routes import NewName, Settings, run_routes, run_rows, sample_ref
 from ui.treat.instances import instance_routes
 from ui.web.access import ENGINEERS
 from ui.web.blob_pool import reads_blobs
@@ -58,6 +59,10 @@ def treat_routes(workspace: Workspace) -> APIRouter:
         instance: Annotated[str, Field(max_length=200, pattern=RUN_ID)] = "",
     ) -> dict[str, Any]:
         return treatment_form(workspace, preset, instance)
+
+    @routes.post("/generators/{generator_id}/rename")
+    def rename(generator_id: str, body: NewName, person: Engineer) -> dict[str, str]:
+        return {"name": rename_generator(workspace, generator_id, body.name, person.name).name}
 
     @routes.post("/prompts")
     async def prompts(request: Request) -> dict[str, list[str]]:

@@ -16,8 +16,8 @@ from storage.workspace import Workspace
 
 
 def plan_training(workspace: Workspace, recipe: str = "", start: str = "", seed: int = 0) -> TrainingRun:
-    """A training by the recipe of that name; without one, by the newest detector's settings, or for
-    photographs where there is none. `start` is what `TrainingRun.start` says; "" leaves the recipe's.
+    """A training by the recipe of that name; without one, by the champion's settings, or for
+    photographs where it has none. `start` is what `TrainingRun.start` says; "" leaves the recipe's.
 
     Raises `NotFound` for an unknown recipe.
     """

@@ -41,9 +41,9 @@ class Choice:
 
 def recipe_choices(workspace: Workspace) -> list[Choice]:
     """The presets of a training by name, the likeliest first."""
-    newest = "The settings that the newest detector was trained with."
+    champion = "The settings that the champion was trained with."
     return [
-        Choice(value=preset, name=name, help=HELP.get(name, newest))
+        Choice(value=preset, name=name, help=HELP.get(name, champion))
         for preset in training_presets(workspace)
         for name in [preset.removeprefix(RECIPE)]
     ]

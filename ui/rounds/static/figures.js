@@ -17,16 +17,21 @@ function arrow(pair, write) {
   return `${write(pair[0])} → ${write(pair[1])}`;
 }
 
-function row(one, place) {
+// A change with the gate's verdict: better or worse beyond noise, or within it.
+function judged(pair, write, verdict) {
+  return h("span", { class: verdict === "better" || verdict === "worse" ? verdict : "", title: verdict ?? "" }, arrow(pair, write), verdict ? h("small", { class: "soft" }, h("br"), verdict) : null);
+}
+
+function row(one) {
   return h("tr", {},
-    h("td", { class: "figure" }, String(place + 1)),
+    h("td", { class: "figure" }, String(one.number)),
     h("td", {}, h("a", { href: `?view=rounds&round=${encodeURIComponent(one.round)}` }, when(one.created)), h("br"), h("span", { class: "soft" }, one.recipe)),
     h("td", {}, state(one.state)),
     h("td", { class: "figure" }, one.labels ?? "–"),
     h("td", {}, one.hard.join(", ") || "–"),
-    h("td", { class: "figure" }, arrow(one.mse, figure)),
-    h("td", { class: "figure" }, arrow(one.false_alarm, percent)),
-    h("td", { class: "figure" }, arrow(one.miss, percent)),
+    h("td", { class: "figure" }, judged(one.mse, figure, one.moods.mse)),
+    h("td", { class: "figure" }, judged(one.false_alarm, percent, one.moods.false_alarm)),
+    h("td", { class: "figure" }, judged(one.miss, percent, one.moods.miss)),
     h("td", {}, one.promoted === null ? "–" : one.promoted ? "promoted" : "kept"),
     h("td", { class: "figure" }, arrow(one.mean_confidence, figure)),
     h("td", { class: "figure" }, arrow(one.frequency, percent)),

@@ -19,7 +19,7 @@ export async function jobs(root, { asked, go }) {
 
   function row(job) {
     return h("a", { class: "row", href: `?view=jobs&job=${encodeURIComponent(job.id)}`, "aria-current": job.id === chosen ? "true" : null },
-      h("div", { class: "words" }, h("b", {}, job.title), h("span", { class: "soft" }, [job.round ?? job.id, job.state === "succeeded" ? "" : job.message].filter(Boolean).join(" · ")), job.state === "running" ? h("progress", { value: job.progress, max: 1 }) : null),
+      h("div", { class: "words" }, h("b", {}, job.title), h("span", { class: "soft" }, [job.of, job.state === "succeeded" ? "" : job.message].filter(Boolean).join(" · ")), job.state === "running" ? h("progress", { value: job.progress, max: 1 }) : null),
       h("span", { class: "soft nowrap" }, ago(job.at)), state(job.stopping ? "stopping" : job.pausing ? "pausing" : job.state));
   }
 

@@ -13,7 +13,7 @@ function node(kind, title, id, ...more) {
 
 function detector(one) {
   const set = one.snapshot;
-  return h("li", {}, node("detector", one.name, one.id, h("p", {}, `${one.role}${one.round ? `, trained in ${one.round}` : ""}`)),
+  return h("li", {}, node("detector", one.name, one.id, h("p", {}, `${one.role}${one.round ? `, trained in ${one.round_name}` : ""}`)),
     set ? h("ul", {}, h("li", {}, node("training set", `${count(set.rows)} images`, set.id, h("p", {}, counted(set.kinds))),
       Object.keys(set.authors).length ? h("ul", {}, h("li", {}, h("div", { class: "node labels" }, h("span", { class: "kind" }, "labels"), h("div", {}, h("b", {}, `by ${names(Object.keys(set.authors))}`), h("p", {}, counted(set.authors))))))
         : null)) : null);
@@ -22,7 +22,7 @@ function detector(one) {
 function step(one) {
   return h("li", {}, node("generator", one.generator.name, one.generator.id),
     h("ul", {}, h("li", {}, node("treatment", when(one.treatment.created), one.treatment.id,
-      h("p", {}, [one.treatment.round ? `in ${one.treatment.round}` : "standalone", one.treatment.updates ? `kept update ${one.treatment.kept} of ${one.treatment.updates}` : ""].filter(Boolean).join(", "))),
+      h("p", {}, [one.treatment.round ? `in ${one.treatment.round_name}` : "standalone", one.treatment.updates ? `kept update ${one.treatment.kept} of ${one.treatment.updates}` : ""].filter(Boolean).join(", "))),
     h("ul", {}, one.detectors.map(detector)))));
 }
 
@@ -31,7 +31,7 @@ export async function lineage(root, { asked, go }) {
   root.append(h("h1", {}, "Lineage"), h("p", { class: "lead" }, "Everything a treated generator was built from: the detector it was treated against, that detector’s training set, and the people who labelled it."));
   const chosen = asked.generator ?? treated[0]?.id;
   if (!chosen) return root.append(h("p", { class: "soft" }, "No generator has been treated yet."));
-  root.append(h("div", { class: "line top" }, select("generator", "Treated generator", treated.map((one) => [one.id, `${one.name} · ${one.id.slice(0, 8)}`]), chosen, (event) => go({ view: "lineage", generator: event.target.value }))));
+  root.append(h("div", { class: "line top" }, select("generator", "Treated generator", treated.map((one) => [one.id, one.name]), chosen, (event) => go({ view: "lineage", generator: event.target.value }))));
   const chain = await get(`/api/rounds/lineage/${encodeURIComponent(chosen)}`);
   root.append(
     h("div", { class: "home-figures card" }, [[count(chain.labels), "labels used"], [String(Object.keys(chain.authors).length), "authors"], [String(chain.snapshots), "training sets"], [String(chain.steps.length), chain.steps.length === 1 ? "treatment" : "treatments"]].map(([value, label]) => h("div", {}, h("b", {}, value), h("span", {}, label)))),

@@ -1,5 +1,6 @@
 // The timeline of one round, and the form that starts a new one.
-import { get, post } from "/static/api.js";
+import { currentSession, get, post } from "/static/api.js";
+import { drawChecks } from "/static/runs/run.js";
 import { h, input, panel, select, tell } from "/static/dom.js";
 import { count, percent, when } from "/static/format.js";
 import { lasting, names, state } from "./format.js";
@@ -34,7 +35,7 @@ function stage(one, longest) {
     h("i", { class: "dot" }),
     h("div", { class: "words" },
       h("div", { class: "line" }, h("b", {}, one.name.replaceAll("_", " ")), one.state === "done" || one.state === "ahead" ? null : state(one.state), one.attempts > 1 ? h("span", { class: "soft" }, `attempt ${one.attempts}`) : null, takes),
-      one.gives ? h("p", { class: "gives" }, one.gives) : null,
+      one.gives ? h("p", { class: "gives" }, one.gives, one.links.map(({ text, href }) => [" ", h("a", { href }, text)])) : null,
       one.message ? h("p", { class: "message" }, one.message) : null,
       one.progress !== null ? h("progress", { value: one.progress, max: 1 }) : null),
     h("div", { class: "time" },
@@ -43,27 +44,29 @@ function stage(one, longest) {
       one.job ? h("a", { href: `?view=jobs&job=${encodeURIComponent(one.job)}` }, "log") : null));
 }
 
-function waitingNote(waiting) {
+function waitingNote(waiting, mayLabel) {
   const { reserved, free, able } = waiting;
   const people = Object.entries(reserved).map(([name, images]) => `${name} (${images})`);
   const parts = [];
   if (people.length) parts.push(`Assigned to ${names(people)}.`);
   if (free) parts.push(able.length ? `${free} can be taken by ${able.length > 8 ? `any of ${able.length} annotators` : names(able)}.` : `${free} can be taken by anyone, but there are no accounts yet.`);
-  return h("div", { class: "note waitnote", id: "waiting" }, h("b", {}, "Waiting for annotators. "), waiting.message, ". ", parts.join(" "), " ", h("a", { href: "/annotate" }, "Annotate"));
+  return h("div", { class: "note waitnote", id: "waiting" }, h("b", {}, "Waiting for annotators. "), waiting.message, ". ", parts.join(" "), mayLabel ? [" ", h("a", { href: "/annotate" }, "Annotate")] : null);
 }
 
-function draw(round, act) {
+const capital = (text) => text[0].toUpperCase() + text.slice(1);
+
+function draw(round, act, mayLabel) {
   const worked = round.stages.filter((one) => !one.people).map((one) => one.seconds ?? 0);
   const longest = Math.max(1, ...worked);
   const spent = worked.reduce((sum, one) => sum + one, 0);
   const open = round.state === "running" || round.state === "waiting";
   return [
     h("header", { class: "line" },
-      h("div", {}, h("h1", {}, round.round, " ", state(round.state)), h("p", { class: "lead" }, `Recipe “${round.recipe}”, started ${when(round.created)}${spent ? `, ${lasting(spent)} of work${open ? " so far" : ""}` : ""}.`)),
+      h("div", {}, h("h1", { title: round.round }, capital(round.name), " ", state(round.state)), h("p", { class: "lead" }, `Recipe “${round.recipe}”, started ${when(round.created)}${spent ? `, ${lasting(spent)} of work${open ? " so far" : ""}` : ""}.`)),
       h("span", { class: "gap" }),
       open ? h("button", { class: "button quiet bad", type: "button", id: "cancel", onclick: () => act("cancel") }, "Cancel") : null,
       round.state === "failed" || round.state === "cancelled" ? h("button", { class: "button", type: "button", id: "resume", onclick: () => act("resume") }, "Resume") : null),
-    round.waiting ? waitingNote(round.waiting) : null,
+    round.waiting ? waitingNote(round.waiting, mayLabel) : null,
     round.state === "failed" || round.state === "cancelled" ? h("p", { class: "note bad" }, `Stopped at ${round.stage.replaceAll("_", " ")}. Resume repeats this stage; earlier results are kept.`) : null,
     h("div", { class: "home-figures card" }, [
       [count(Object.values(round.images).reduce((sum, one) => sum + one, 0)), "images"],
@@ -97,22 +100,78 @@ function secondDetectors({ vqa, detectors }) {
   return [["", "as in the recipe"], ["dynamics", "score dynamics"], ...(vqa.length ? [["question", "the VQA model’s answer"]] : []), ...detectors.map((one) => [one.id, one.name])];
 }
 
-function starting({ recipes, ...offered }, go) {
+// What the round draws with: those ticked, at first the untreated ones that read prompts.
+function generatorBoxes(generators) {
+  if (!generators.length) return h("p", { class: "soft" }, "No generator is registered yet.");
+  return h("fieldset", { class: "ticks", id: "generators" }, h("legend", {}, "Generators"), generators.map((one) => h("label", {},
+    h("input", { type: "checkbox", name: "generator", value: one.id, checked: one.unasked }),
+    h("span", {}, h("b", {}, one.name), one.treated ? h("span", { class: "soft" }, " treated") : one.unasked ? null : h("span", { class: "soft" }, " reads no prompts")))));
+}
+
+const NUMBERS = [
+  ["prompts", "Prompts per category"],
+  ["images", "Images per prompt and generator"],
+  ["hard_prompts", "Further prompts per hard category"],
+  ["budget", "Images to label"],
+  ["steps", "Training updates"],
+  ["updates", "Treatment updates"],
+];
+
+function costs({ cost, seconds, measured_in: source }) {
+  const parts = [[cost.survey, "survey images"], [cost.hard, "images of hard categories at most"], [cost.labels, "images to label at most"], [cost.steps, "training updates"], [cost.updates, "treatment updates"], [cost.judged, "images to compare before and after at most"]];
+  return [h("dl", { class: "costs" }, parts.filter(([value]) => value).map(([value, text]) => h("div", {}, h("dt", {}, text), h("dd", {}, count(value))))),
+    h("p", { class: "soft" }, seconds === null ? "No earlier round tells how long this takes here." : `About ${lasting(seconds)} of work at the speed of ${source}, without waiting for annotators.`)];
+}
+
+function starting({ recipes, generators, ...offered }, go) {
   const form = h("form", { class: "card panel start", id: "start" });
+  const preflight = h("div", {}), cost = h("div", { class: "cost" });
+  const run = h("button", { class: "button", disabled: true, "aria-describedby": "reason" }, "Run");
+  const reason = h("span", { class: "soft", id: "reason" });
+  const number = ([name, label]) => input(name, label, "number", "", { min: 1, placeholder: "as in the recipe" });
   form.append(
     h("h2", {}, "Run a round"),
-    h("div", { class: "two" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 }), input("budget", "Images to label (empty = recipe)", "number", "", { min: 1 })),
+    h("div", { class: "two halves" }, select("recipe", "Recipe", recipes.map((name) => [name, name]), "demo"), input("seed", "Seed", "number", 0, { min: 0 })),
+    generatorBoxes(generators),
+    h("div", { class: "two" }, NUMBERS.map(number)),
     h("fieldset", { class: "ticks" }, h("legend", {}, "Parts after the survey"), PARTS.map(([name, title, hint]) => h("label", {}, h("input", { type: "checkbox", name: "part", value: name, checked: true }), h("span", {}, h("b", {}, title), h("br"), h("span", { class: "soft" }, hint))))),
-    h("div", { class: "two halves" }, select("correction", "Correction during sampling", CORRECTIONS, ""), select("guidance", "Guidance during sampling", GUIDANCES, "")),
-    h("fieldset", { class: "ticks" }, h("legend", {}, "Additional detectors"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "Maps without a trained detector. Regenerates each image, so it is slow."))), asking(offered), h("div", { class: "asking two halves" }, select("second_detector", "Send images where the champion disagrees with", secondDetectors(offered), ""))),
-    h("div", { class: "line" }, h("button", { class: "button" }, "Run"), h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Cancel"), h("span", { class: "soft" }, "All other settings: clinic round --recipe … --set NAME=VALUE")));
+    h("details", {}, h("summary", {}, "Sampling and additional detectors"),
+      h("div", { class: "two halves" }, select("correction", "Correction during sampling", CORRECTIONS, ""), select("guidance", "Guidance during sampling", GUIDANCES, "")),
+      h("fieldset", { class: "ticks" }, h("legend", {}, "Additional detectors"), h("label", {}, h("input", { type: "checkbox", name: "dynamics" }), h("span", {}, h("b", {}, "Score dynamics"), h("br"), h("span", { class: "soft" }, "Maps without a trained detector. Regenerates each image, so it is slow."))), asking(offered), h("div", { class: "asking two halves" }, select("second_detector", "Send images where the champion disagrees with", secondDetectors(offered), "")))),
+    h("div", { class: "two halves before" }, preflight, cost),
+    h("div", { class: "line" }, run, h("button", { class: "button quiet", type: "button", onclick: () => { form.hidden = true; } }, "Close"), reason, h("span", { class: "gap" }), h("span", { class: "soft" }, "All other settings: clinic round --recipe … --set NAME=VALUE")));
+  const wanted = () => {
+    const field = (name) => form.elements.namedItem(name)?.value ?? "";
+    const ticked = (name) => [...form.querySelectorAll(`input[name=${name}]:checked`)].map((box) => box.value);
+    const numbers = Object.fromEntries(NUMBERS.map(([name]) => [name, field(name) === "" ? null : Number(field(name))]));
+    return { recipe: field("recipe"), seed: Number(field("seed")), parts: ticked("part"), generators: ticked("generator"), ...numbers, correction: field("correction"), guidance: field("guidance"), second_detector: field("second_detector"), dynamics: form.elements.namedItem("dynamics").checked, ...(form.elements.namedItem("vqa") ? { vqa: field("vqa"), question: Number(field("question")) } : {}) };
+  };
+  let turn = 0;
+  async function look() {
+    const mine = ++turn;
+    let problem = "";
+    try {
+      const found = await post("/api/rounds/checks", wanted());
+      if (mine !== turn) return;
+      drawChecks(preflight, "Preflight", found.checks);
+      cost.replaceChildren(h("h2", {}, "Cost"), ...costs(found));
+      problem = found.checks.find(({ verdict }) => verdict === "bad")?.text ?? "";
+      if (generators.length && !wanted().generators.length) problem = "Choose at least one generator.";
+    } catch (error) {
+      if (mine !== turn) return;
+      problem = error.message;
+      preflight.replaceChildren(h("h2", {}, "Preflight"), h("p", { class: "note bad" }, error.message));
+    }
+    run.disabled = Boolean(problem);
+    reason.textContent = problem;
+  }
+  form.addEventListener("change", look);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const field = (name) => form.elements.namedItem(name).value;
-    const parts = [...form.querySelectorAll("input[name=part]:checked")].map((box) => box.value);
-    const made = await tell(post("/api/rounds/round", { recipe: field("recipe"), seed: Number(field("seed")), parts, budget: field("budget") ? Number(field("budget")) : null, correction: field("correction"), guidance: field("guidance"), second_detector: field("second_detector"), dynamics: form.elements.namedItem("dynamics").checked, ...(form.elements.namedItem("vqa") ? { vqa: field("vqa"), question: Number(field("question")) } : {}) }), "Round started.");
+    const made = await tell(post("/api/rounds/round", wanted()), "Round started.");
     if (made) go({ view: "rounds", round: made.round });
   });
+  form.look = look;
   return form;
 }
 
@@ -120,13 +179,15 @@ export async function rounds(root, { asked, go }) {
   const { rounds: all, ...offered } = await get("/api/rounds");
   const form = starting(offered, go);
   form.hidden = all.length > 0 && asked.new === undefined;
+  if (!form.hidden) form.look();
   const newest = [...all].reverse();
   const chosen = asked.round ?? newest[0]?.round;
   root.append(h("div", { class: "line top" },
-    all.length ? select("round", "Round", newest.map((one) => [one.round, `${one.round} · ${one.state}`]), chosen, (event) => go({ view: "rounds", round: event.target.value })) : h("h1", {}, "No rounds yet"),
+    all.length ? select("round", "Round", newest.map((one) => [one.round, `Round ${one.number} · ${one.recipe} · ${when(one.created)} · ${one.state}`]), chosen, (event) => go({ view: "rounds", round: event.target.value })) : h("h1", {}, "No rounds yet"),
     h("span", { class: "gap" }),
-    h("button", { class: "button", type: "button", id: "new", onclick: () => { form.hidden = false; form.querySelector("select").focus(); } }, "Run a round")), form);
+    h("button", { class: "button", type: "button", id: "new", onclick: () => { form.hidden = false; form.look(); form.querySelector("select").focus(); } }, "Run a round")), form);
   if (!chosen) return null;
+  const mayLabel = (await currentSession()).areas.some(({ path: area }) => area === "/annotate");
   const place = h("div", { class: "round" });
   root.append(place);
   const path = `/api/rounds/round/${encodeURIComponent(chosen)}`;
@@ -140,7 +201,7 @@ export async function rounds(root, { asked, go }) {
     const text = JSON.stringify({ ...round, stages: round.stages.map((one) => ({ ...one, seconds: Math.round(one.seconds ?? 0) })) });
     if (text === drawn) return;
     drawn = text;
-    place.replaceChildren(...draw(round, act));
+    place.replaceChildren(...draw(round, act, mayLabel));
   }
   await look();
   return { refresh: look };

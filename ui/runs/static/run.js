@@ -46,6 +46,11 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     await tell(look());
   }
 
+  async function rename(name) {
+    await tell(post(`${at}/rename`, { name }), "Renamed.");
+    await tell(look());
+  }
+
   function buttons(run) {
     const open = OPEN.includes(run.state);
     return h("div", { class: "line" },
@@ -66,7 +71,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     if (run.attempts > 1) facts.push(["attempts", String(run.attempts)]);
     const line = run.position ? `Position in the queue: ${run.position}. Each device runs one job at a time.` : "";
     head.replaceChildren(
-      h("div", { class: "line" }, h("h1", {}, run.name), pill(waits(run) ? "waiting" : run.state), h("span", { class: "gap" }), buttons(run)),
+      h("div", { class: "line" }, renamable("h1", run.name, rename), pill(waits(run) ? "waiting" : run.state), h("span", { class: "gap" }), buttons(run)),
       h("progress", { value: run.state === "succeeded" ? 1 : run.progress, max: 1 }),
       h("p", { class: "message" }, line || (OPEN.includes(run.state) ? run.message : "") || (run.state === "queued" ? "Waiting for a worker." : "")),
       run.note ? h("p", { class: "note" }, run.note) : "",
@@ -134,6 +139,12 @@ export function drawCurves(place, series, groups, chosen, choose) {
   const lines = now.figures.filter((name) => series[name]).map((name) => ({ name: name.replace(/^(validation|guard)_/, "").replaceAll("_", " "), steps: series[name][0], values: series[name][1] }));
   return place.replaceChildren(title, bar, chart(lines, { limits: now.limits ?? [], label: now.label ?? "step" }));
 }
+
+// What people call it, and a button that changes that.
+export const renamable = (tag, name, rename) => [h(tag, {}, name), h("button", { type: "button", class: "link", "aria-label": `Rename ${name}`, onclick: async () => {
+  const given = prompt("New name", name);
+  if (given !== null && given.trim() !== name) await rename(given);
+} }, "Rename")];
 
 // An image with an artifact map over it.
 export function overlaid(source, mapUrl, caption) {

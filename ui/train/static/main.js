@@ -7,7 +7,7 @@ import { reliability } from "/static/line_chart.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
 import { inject } from "/static/train/inject.js";
-import { drawChecks, drawCurves, facts, flat, overlaid, pill, runList, runView } from "/static/runs/run.js";
+import { drawChecks, drawCurves, facts, flat, overlaid, pill, renamable, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/train";
 const NAMES = { mse: "MSE", kl: "KL(P‖Q)", kl1m: "KL(1−P‖1−Q)", real_mse: "MSE, real", real_kl1m: "KL(1−P‖1−Q), real", false_alarm: "false alarms", miss: "misses", pixel_ap: "pixel AP", iou: "IoU", auroc: "AUROC" };
@@ -38,7 +38,7 @@ async function overview(root, { again }) {
 function champion(one, again) {
   if (!one) return panel("Champion", nothing("No champion yet. Promote a detector, or let a round do it."));
   return h("section", { class: "card champion" },
-    h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, `created ${when(one.created)}`), limits(one)),
+    h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, one.since ? `champion since ${when(one.since)}` : `created ${when(one.created)}`), limits(one)),
     FIVE.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
     RATES.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, rate(one.rates[name])), h("span", {}, `from ${figure(one.operating_point.flagged)}`))),
     h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")));
@@ -186,9 +186,9 @@ async function verdict(place, id, again, whole = false) {
   const one = await get(`${API}/detectors/${encodeURIComponent(id)}`);
   const against = one.beside ? one.champion.name : null;
   place.append(
-    h("section", { class: "card panel" }, h("div", { class: "line" }, whole ? h("h1", {}, one.name) : h("h2", {}, `Candidate: ${one.name}`), pill(one.role), limits(one), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
+    h("section", { class: "card panel" }, h("div", { class: "line" }, renamable(whole ? "h1" : "h2", one.name, (name) => rename(one, name, again)), pill(one.role), limits(one), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
       h("p", { class: "hint", id: "operating-point" }, `${one.name} ${one.operating_point.text}. Misses and false alarms are those at each detector’s own threshold.`),
-      compared(one, against), decision(one, again)),
+      compared(one, against), unequal(one, against, again), decision(one, again)),
     h("div", { class: "two" }, categories(one, against), calibration(one)), worst(one, "misses", "Ten worst misses"), worst(one, "false_alarms", "Ten worst false alarms"));
   if (!whole) return;
   const { "goes on from": start, ...lineage } = one.lineage;
@@ -203,11 +203,27 @@ function compared(one, against) {
   const splits = [["validation", "validation", ["mse", "kl", "kl1m", "miss", "false_alarm", "pixel_ap"]], ["validation_real", "real photos in validation", ["mse", "kl1m", "false_alarm"]], ["benchmark", "benchmark, reported only", ["mse", "kl", "kl1m", "miss", "false_alarm", "pixel_ap"]], ["benchmark_real", "real photos in the benchmark, reported only", ["mse", "kl1m", "false_alarm"]]];
   const rows = splits.filter(([key]) => one.measured[key]).flatMap(([key, title, names]) => {
     const mine = one.measured[key], theirs = one.beside?.[key];
-    return [h("tr", { class: "split" }, h("th", { colspan: "4" }, `${title} · ${mine.images} images`)),
+    const other = theirs && !theirs.comparable ? `; ${against} on another set of ${theirs.images ?? "unknown"} images, so no change is shown` : "";
+    return [h("tr", { class: "split" }, h("th", { colspan: "4" }, `${title} · ${mine.images} images${other}`)),
       ...names.map((name) => h("tr", {}, h("td", {}, NAMES[name]), cell(mine, name), against ? cell(theirs, name) : null, against ? h("td", { class: "figure" }, changed(mine, theirs, name)) : null))];
   });
   if (!rows.length) return nothing("Not measured yet. Run clinic detectors --measure.");
   return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)));
+}
+
+// Offers to measure both on the same images where the champion was measured on others.
+function unequal(one, against, again) {
+  const splits = Object.entries(one.measured).filter(([key]) => one.beside?.[key] && !one.beside[key].comparable);
+  if (!against || one.role === "champion" || (!splits.length && one.beside.validation)) return null;
+  const button = h("button", { type: "button", class: "button quiet", disabled: one.measuring, onclick: async () => {
+    button.disabled = true;
+    if (await tell(post(`${API}/detectors/${encodeURIComponent(one.id)}/measure`), "Measuring both; reload this page when the job has finished.")) await again();
+  } }, one.measuring ? "Measuring both…" : "Measure both on the same images");
+  return h("p", { class: "line" }, button);
+}
+
+async function rename(one, name, again) {
+  if (await tell(post(`${API}/detectors/${encodeURIComponent(one.id)}/rename`, { name }), "Renamed.")) await again();
 }
 
 function cell(found, name) {
@@ -216,7 +232,7 @@ function cell(found, name) {
 }
 
 function changed(mine, theirs, name) {
-  const now = mine.figures[name], before = theirs?.figures?.[name];
+  const now = mine.figures[name], before = theirs?.comparable ? theirs.figures?.[name] : null;
   if (now === null || before === null || before === undefined || before === 0) return "–";
   const share = now / before - 1;
   if (Math.abs(share) < 0.0005) return "same";

@@ -1,12 +1,12 @@
 // The treatment desk: start a treatment, follow it and its guard, compare before and after, download the LoRA.
 import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, say } from "/static/dom.js";
+import { h, nothing, panel, say, tell } from "/static/dom.js";
 import { figure, when } from "/static/format.js";
 import { drawHeatAt, mapOf, pixels } from "/static/images.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
 import { instance, learn } from "/static/treat/instance.js";
-import { drawChecks, drawCurves, facts, flat, runList, runView } from "/static/runs/run.js";
+import { drawChecks, drawCurves, facts, flat, renamable, runList, runView } from "/static/runs/run.js";
 
 const API = "/api/treat";
 const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.rewards", "tuning.updates", "tuning.batch", "tuning.lora"];
@@ -131,14 +131,14 @@ function prompts(field, label, categories, changed) {
 
 // ---- a run -------------------------------------------------------------------------------------------------
 
-async function run(root, { asked }) {
+async function run(root, { asked, again }) {
   const session = await currentSession();
   const { settings } = await get(`${API}/runs/${encodeURIComponent(asked.run)}`);
   const at = `${API}/runs/${encodeURIComponent(asked.run)}`;
   await runView(root, {
     api: API, kind: "treat", id: asked.run, back: "Treat", groups: groups(settings.tuning.guard), admin: session.roles.includes("admin"),
     gallery: { title: "Before and after", draw: (place, kept, mapAt) => drawSamples(place, kept, mapAt, at) },
-    done: async (place, found) => { await outcome(place, found.result.treatment); },
+    done: async (place, found) => { await outcome(place, found.result.treatment, again); },
   });
 }
 
@@ -169,20 +169,24 @@ function slider({ prompt, before, after, maps }) {
 
 // ---- the result --------------------------------------------------------------------------------------------
 
-async function treatment(root, { asked }) {
+async function treatment(root, { asked, again }) {
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")));
-  await outcome(root, asked.treatment, true);
+  await outcome(root, asked.treatment, again, true);
 }
 
-async function outcome(place, id, whole = false) {
+async function outcome(place, id, again, whole = false) {
   const one = await get(`${API}/treatments/${encodeURIComponent(id)}`);
   const name = one.treated?.name ?? "No checkpoint kept";
+  const rename = async (given) => {
+    const renamed = await tell(post(`${API}/generators/${encodeURIComponent(one.treated.id)}/rename`, { name: given }), "Renamed.");
+    if (renamed) again();
+  };
   const next = one.treated === null ? null : h("div", { class: "line next" },
     h("a", { class: "button", href: `${API}/treatments/${one.id}/lora.zip`, download: "" }, "Download the LoRA"),
     h("a", { class: "button quiet", href: `/study?view=make&after=${encodeURIComponent(one.treated.id)}` }, "Start a study"),
     h("a", { class: "button quiet", href: `/curate?view=images&generator=${encodeURIComponent(one.treated.id)}&sort=max&low=0.3` }, "Browse its remaining artifacts"));
   place.append(h("section", { class: "card panel" },
-    h("div", { class: "line" }, whole ? h("h1", {}, name) : h("h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
+    h("div", { class: "line" }, one.treated ? renamable(whole ? "h1" : "h2", name, rename) : h(whole ? "h1" : "h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
     kept(one), table(one.judged), next));
   if (one.judged.likeness) place.append(likeness(one));
   if (one.pairs.length) place.append(panel("Same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) => paired(one, pair)))));
