@@ -35,7 +35,7 @@ ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "models"}
 """Models run for one person at a time; others wait in Gradio's queue."""
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace = place.workspace
     folder = gr.State(None, time_to_live=3600, delete_callback=forget)
@@ -72,8 +72,8 @@ def build(place: Place) -> None:
     shown = [folder, pairs, summary, slider, gallery, table, download]
 
     @checked(DIAGNOSING, "seeing the models")
-    def models(request: gr.Request) -> tuple[Any, Any]:
-        return detector_choices(workspace), generator_choices(workspace)
+    def models(detector: str | None, generator: str | None, request: gr.Request) -> tuple[Any, Any]:
+        return detector_choices(workspace, detector), generator_choices(workspace, generator)
 
     @checked(DIAGNOSING, LOOKING)
     def find(
@@ -117,13 +117,8 @@ def build(place: Place) -> None:
     examples.click(take, [folder], [folder, files], api_name="examples")
     whole.upload(lambda chosen: chosen, [whole], [files], api_visibility="private", show_progress="hidden")
     gallery.select(choose, [pairs], [slider], api_visibility="private", show_progress="hidden")
-    gr.on(
-        [gr.context.Context.root_block.load],  # type: ignore[union-attr]
-        models,
-        None,
-        [detector, generator],
-        api_name="models",
-        show_progress="hidden",
+    tab.select(
+        models, [detector, generator], [detector, generator], api_name="models", show_progress="hidden"
     )
 
 
@@ -188,24 +183,23 @@ def row_of(one: ExaminedImage) -> list[Any]:
     ]
 
 
-def detector_choices(workspace: Workspace) -> Any:
-    """The champion first, then other trained detectors."""
+def detector_choices(workspace: Workspace, chosen: str | None = None) -> Any:
+    """The champion first, then other trained detectors; the chosen one stays."""
     with workspace.catalog(read_only=True) as catalog:
         versions = [one for one in reversed(catalog.detectors.offered()) if "kind" not in one.config]
         champion = catalog.detectors.champion()
     others = [(f"{one.name} · {one.role}", one.id) for one in versions if one.role != "champion"]
     first = [(f"{champion.name} · champion", champion.id)] if champion else []
     choices = first + others
-    return gr.Dropdown(choices=choices, value=choices[0][1] if choices else None)
+    return gr.Dropdown(choices=choices, value=chosen or (choices[0][1] if choices else None))
 
 
-def generator_choices(workspace: Workspace) -> Any:
-    """Registered generators, the newest first."""
+def generator_choices(workspace: Workspace, chosen: str | None = None) -> Any:
+    """Registered generators, the newest first; the chosen one stays."""
     with workspace.catalog(read_only=True) as catalog:
         versions = list(reversed(catalog.generators.offered()))
-    return gr.Dropdown(
-        choices=[(one.name, one.id) for one in versions], value=versions[0].id if versions else None
-    )
+    first = versions[0].id if versions else None
+    return gr.Dropdown(choices=[(one.name, one.id) for one in versions], value=chosen or first)
 
 
 def example_files(workspace: Workspace, folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ COLUMNS = ("category", "images", "mean confidence", "90th percentile", "above th
 VERDICTS = {"hard": "hard", "easy": "not hard", "too few": "too few images"}
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace = place.workspace
     lead = gr.Markdown()
@@ -58,10 +58,8 @@ def build(place: Place) -> None:
         sent = send_to_people(workspace, body, person(request, SELECTING, "sending images to people"))
         return f"**{sent}** images wait for people now. They come up under Label and at /annotate."
 
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
     shown = [lead, table, chosen, threshold, people]
-    blocks.load(show, None, shown, api_name="hard_categories", show_progress="hidden")
+    tab.select(show, None, shown, api_name="hard_categories", show_progress="hidden")
     send.click(submit, [chosen, threshold, opinions, limit, people], [outcome], api_name="send_to_people")
 
 

@@ -24,15 +24,14 @@ LONGEST_SECONDS = 300.0
 NOTHING = "Nothing waits for you. Images come from a round, or from the tab Hard cases."
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace, seconds = place.workspace, place.lease_seconds
     task = gr.State(None)
-    lead = gr.Markdown("Press **Next image** to begin.")
+    lead = gr.Markdown()
     editor = ArtifactMaskEditor(elem_id="label-editor", height=560)
     with gr.Row():
-        submit = gr.Button("Submit and next", variant="primary")
-        clean = gr.Button("No artifact, next")
+        clean = gr.Button("No artifact")
         skip = gr.Button("Skip")
         start = gr.Button("Next image")
     if place.desks:
@@ -76,13 +75,14 @@ def build(place: Place) -> None:
                 save_draft(workspace, task["image"], packed_text(value), spent(task), name)
 
     shown = [editor, task, lead]
-    start.click(begin, None, shown, api_name="next_image")
-    submit.click(answer, [editor, task], shown, api_name="submit_label")
-    editor.submit(answer, [editor, task], shown, api_visibility="private")
-    clean.click(nothing_there, [task], shown, api_name="submit_clean")
-    skip.click(decline, [task], shown, api_name="skip_image")
+    quiet = {"show_progress": "hidden"}
+    start.click(begin, None, shown, api_name="next_image", **quiet)
+    tab.select(begin, None, shown, api_visibility="private", **quiet)
+    editor.submit(answer, [editor, task], shown, api_name="submit_label", **quiet)
+    clean.click(nothing_there, [task], shown, api_name="submit_clean", **quiet)
+    skip.click(decline, [task], shown, api_name="skip_image", **quiet)
     # Every stroke reaches the server, so a session that ends loses no drawing.
-    editor.change(keep, [editor, task], None, api_name="save_draft", show_progress="hidden")
+    editor.change(keep, [editor, task], None, api_name="save_draft", **quiet)
 
 
 def next_task(

@@ -18,7 +18,7 @@ from ui.web.access import ENGINEERS
 SEEING, TRAINING, PROMOTING = "seeing trainings", "training detectors", "promoting detectors"
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace, kind = place.workspace, runs.TRAINING
     decided = gr.State([None, None])
@@ -46,8 +46,8 @@ def build(place: Place) -> None:
     timer = gr.Timer(POLL_SECONDS, active=False)
 
     @checked(ENGINEERS, SEEING)
-    def show(request: gr.Request) -> tuple[Any, ...]:
-        return worker_note(workspace), preset_choices(workspace), run_choices(workspace, kind)
+    def show(preset: str | None, run: str | None, request: gr.Request) -> tuple[Any, ...]:
+        return worker_note(workspace), preset_choices(workspace, preset), run_choices(workspace, kind, run)
 
     @checked(ENGINEERS, SEEING)
     def check(preset: str | None, request: gr.Request) -> str:
@@ -78,11 +78,9 @@ def build(place: Place) -> None:
         made = promote_detector(workspace, candidate, actor, reason, champion)
         return f"**{plain(made.name)}** is champion now.", gr.Button(interactive=False), ""
 
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
     quiet = {"show_progress": "hidden"}
     seen = [status, name, curve, verdict, decided, promote, timer]
-    blocks.load(show, None, [note, preset, run], api_name="trainings", **quiet)
+    tab.select(show, [preset, run], [note, preset, run], api_name="trainings", **quiet)
     preset.change(check, [preset], [checks], api_name="training_checks", **quiet)
     start.click(train, [preset], [run], api_name="start_training")
     run.change(watch, [run, name], seen, api_name="training_status", **quiet)
@@ -92,12 +90,12 @@ def build(place: Place) -> None:
     promote.click(crown, [decided, reason], [verdict, promote, reason], api_name="promote")
 
 
-def preset_choices(workspace: Workspace) -> Any:
-    """The presets of a training; the small recipe first where no worker has a GPU."""
+def preset_choices(workspace: Workspace, chosen: str | None) -> Any:
+    """The presets of a training; the chosen one stays, else the small recipe where no worker has a GPU."""
     names = list(runs.training_presets(workspace))
     small = runs.RECIPE + SMALL
     first = names[0] if preflight.on_a_gpu(workspace) else small
-    return gr.Dropdown(choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=first)
+    return gr.Dropdown(choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=chosen or first)
 
 
 def plan_of(workspace: Workspace, preset: str | None) -> TrainingRun:

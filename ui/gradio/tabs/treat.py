@@ -31,7 +31,7 @@ FIGURES = {
 }
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace, kind = place.workspace, runs.TREATMENT
     pairs = gr.State([])
@@ -85,8 +85,15 @@ def build(place: Place) -> None:
     timer = gr.Timer(POLL_SECONDS, active=False)
 
     @checked(ENGINEERS, SEEING)
-    def show(request: gr.Request) -> tuple[Any, ...]:
-        return worker_note(workspace), *form(workspace), run_choices(workspace, kind)
+    def show(
+        preset: str | None,
+        generator: str | None,
+        categories: list[str] | None,
+        run: str | None,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        chosen = form(workspace, preset, generator, categories or [])
+        return worker_note(workspace), *chosen, run_choices(workspace, kind, run)
 
     @checked(ENGINEERS, SEEING)
     def predict(
@@ -130,12 +137,17 @@ def build(place: Place) -> None:
     def choose(pairs: list[list[str]], request: gr.Request, event: gr.SelectData) -> Any:
         return tuple(pixels(workspace, id) for id in pairs[event.index])
 
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
     quiet = {"show_progress": "hidden"}
     asked, seen = [preset, generator, categories, texts], [status, name, curve, timer]
     results = [figures, pairs, slider, gallery, lora]
-    blocks.load(show, None, [note, preset, generator, categories, run], api_name="treatments", **quiet)
+    listed = [note, preset, generator, categories, run]
+    tab.select(
+        show,
+        [preset, generator, categories, run],
+        listed,
+        api_name="treatments",
+        **quiet,
+    )
     estimate.click(predict, asked, [checks], api_name="estimate_treatment")
     start.click(treat, asked, [run], api_name="start_treatment")
     run.change(watch, [run, name], seen, api_name="treatment_status", **quiet)
@@ -147,17 +159,22 @@ def build(place: Place) -> None:
     gallery.select(choose, [pairs], [slider], api_visibility="private", **quiet)
 
 
-def form(workspace: Workspace) -> tuple[Any, Any, Any]:
-    """Methods, generators and categories to choose from."""
+def form(
+    workspace: Workspace, preset: str | None, generator: str | None, categories: list[str]
+) -> tuple[Any, Any, Any]:
+    """Methods, generators and categories to choose from; what is chosen stays."""
     small = runs.RECIPE + SMALL
     names = [one for one in runs.treatment_presets("") if one not in runs.REWARDED]
     first = names[0] if preflight.on_a_gpu(workspace) else small
-    methods = gr.Dropdown(choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=first)
+    methods = gr.Dropdown(
+        choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=preset or first
+    )
     with workspace.catalog(read_only=True) as catalog:
         rounds = catalog.rounds.list()
         hard = sorted({one.category for row in rounds for one in catalog.hard.of_round(row.id)})
         known = sorted({one.category for one in catalog.images.find(limit=2000) if one.category})
-    return methods, generator_choices(workspace), gr.Dropdown(choices=sorted({*hard, *known}), value=hard)
+    all_known = gr.Dropdown(choices=sorted({*hard, *known}), value=categories or hard)
+    return methods, generator_choices(workspace, generator), all_known
 
 
 def plan_of(
