@@ -36,7 +36,7 @@ export class Editor {
       this.showTools();
     });
     part("pressure").addEventListener("change", () => (this.desk.pressure = part("pressure").checked));
-    for (const button of root.querySelectorAll("[data-tool]")) button.addEventListener("click", () => this.takeTool(button.dataset.tool));
+    for (const button of root.querySelectorAll("button[data-tool]")) button.addEventListener("click", () => this.takeTool(button.dataset.tool));
   }
 
   say(text, kind = "") {
@@ -100,7 +100,7 @@ export class Editor {
 
   showTools() {
     const { desk, part, suggestions, view } = this;
-    for (const button of this.root.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === desk.tool);
+    for (const button of this.root.querySelectorAll("button[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === desk.tool);
     desk.radius = Number(part("size").value) / 2;
     desk.tolerance = Number(part("tolerance").value);
     part("size-value").textContent = `${part("size").value} px`;
