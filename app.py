@@ -4,6 +4,7 @@ needs it.
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -148,6 +149,8 @@ def run_space() -> int:
     from storage.opening import create_workspace
     from ui.gradio.space import address, serve_space
 
+    # A Space is stopped by SIGTERM, which would leave the children to themselves.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     workspace = create_workspace(os.environ.get("CLINIC_WORKSPACE", "workspace"))
     register_models(workspace)
     first = [sys.executable, "-m", "pipelines.demo.first_round", str(workspace.path)]

@@ -3,7 +3,6 @@ packages; each time with a workspace of its own, since a Space's is new after ev
 """
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -67,7 +66,7 @@ def start(folder: Path, picture: Path) -> float:
             if found[-2]["data"][0][0] != picture.name:
                 raise RuntimeError(f"the Space answered {found[-2]}")
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait(60)
     return seconds
 

@@ -39,7 +39,10 @@ def build_app(place: Place) -> gr.Blocks:
         def own_tabs(request: gr.Request) -> list[Any]:
             held = request.request.state.person.roles
             shown = [may(held, roles) for _, roles, _ in TABS]
-            return [gr.Tabs(selected=TABS[shown.index(True)][0]), *(gr.Tab(visible=one) for one in shown)]
+            return [
+                gr.update(selected=TABS[shown.index(True)][0]),
+                *(gr.update(visible=one) for one in shown),
+            ]
 
         blocks.load(own_tabs, None, [all_tabs, *tabs], api_visibility="private", show_progress="hidden")
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)

@@ -12,9 +12,10 @@ from fastapi.testclient import TestClient
 from dataengine.errors import AccessDenied
 from dataengine.images import decode
 from dataengine.masks import unpack_label_map
-from dataengine.records import QueueItem
+from dataengine.records import QueueItem, WorkerBeat
+from pipelines.services.preflight import Check
 from storage.workspace import Workspace
-from tests.ui.conftest import ORIGIN, SIDE, sign_in
+from tests.ui.conftest import ORIGIN, SIDE, copied, sign_in
 from ui.config import ServerConfig
 from ui.gradio import app as gradio_app
 from ui.gradio.app import build_app
@@ -46,6 +47,7 @@ def call(workspace: Workspace) -> Iterator[Call]:
     blocks = build_app(Place(workspace=workspace))
     known = {fn.api_name: fn.fn for fn in blocks.fns.values() if fn.api_visibility == "public"}
     assert set(known) == NAMES
+    assert blocks._queue.max_size == gradio_app.WAITING and blocks._queue.default_concurrency_limit
 
     def run(name: str, role: str, *inputs: Any, **who: str) -> Any:
         return known[name](*inputs, request_of(role, **who))
@@ -118,17 +120,17 @@ def test_every_stroke_is_kept_and_comes_back(call: Call, workspace: Workspace) -
         assert catalog.drafts.get(task["image"], "annotator") is None
 
 
-@pytest.mark.parametrize("harm", ["nothing drawn", "no task", "another image", "no value"])
-def test_an_answer_that_fits_no_task_is_refused(call: Call, workspace: Workspace, harm: str) -> None:
+def test_an_answer_that_fits_no_task_is_refused(call: Call, workspace: Workspace) -> None:
     value, task, _ = call("next_image", "annotator")
     answers = {
-        "nothing drawn": (value, task),
-        "no task": (drawn(value), None),
-        "another image": (value | {"label_map": np.ones((SIDE, SIDE - 1), np.uint8)}, task),
-        "no value": (None, task),
+        "nothing is drawn": (value, task),
+        "press Next image first": (drawn(value), None),
+        "another image than this task": (value | {"label_map": np.ones((SIDE, SIDE - 1), np.uint8)}, task),
+        "shows another image": (None, task),
     }
-    with pytest.raises(gr.Error, match=r"nothing is drawn|press Next image"):
-        call("submit_label", "annotator", *answers[harm])
+    for said, answer in answers.items():
+        with pytest.raises(gr.Error, match=said):
+            call("submit_label", "annotator", *answer)
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.labels.latest(task["image"], "annotator") is None
 
@@ -145,7 +147,7 @@ def test_hard_categories_are_sent_to_people(call: Call, workspace: Workspace) ->
     lead, table, chosen, threshold, people = call("hard_categories", "curator")
     assert set(table["category"]) == {"hands", "mugs"} and list(table["images"]) == [4, 4]
     assert chosen["choices"] and 0 < threshold < 1 and "first doctor" in lead
-    assert [name for name, _ in people["choices"]] == ["annotator", "curator"]
+    assert people["choices"] == ["annotator", "curator"]
     said = call("send_to_people", "curator", ["mugs"], 0.0, 2, 100, ["annotator", "curator"])
     with workspace.catalog(read_only=True) as catalog:
         sent = catalog.audit.list(action="queue.send")[0]
@@ -181,26 +183,24 @@ def test_trainings_and_treatments_are_requested_and_followed(call: Call, workspa
         assert not catalog.jobs.list()
 
 
-@pytest.mark.parametrize(
-    ("name", "role", "inputs"),
-    [
-        ("next_image", "engineer", ()),
-        ("submit_label", "engineer", (None, None)),
-        ("diagnose", "annotator", (None, None, None)),
-        ("repair", "annotator", (None, None, None, "", None)),
-        ("hard_categories", "annotator", ()),
-        ("send_to_people", "annotator", (["mugs"], 0.5, 1, 1, [])),
-        ("start_training", "curator", ("recipe cpu-smoke",)),
-        ("promote", "curator", (["d1", None], "")),
-        ("start_treatment", "annotator", ("recipe cpu-smoke", "base", [], "")),
-        ("treatment_result", "curator", (None,)),
-    ],
+REFUSED = (
+    ("next_image", "engineer", ()),
+    ("submit_label", "engineer", (None, None)),
+    ("diagnose", "annotator", (None, None, None)),
+    ("repair", "annotator", (None, None, None, "", None)),
+    ("hard_categories", "annotator", ()),
+    ("send_to_people", "annotator", (["mugs"], 0.5, 1, 1, [])),
+    ("start_training", "curator", ("recipe cpu-smoke",)),
+    ("promote", "curator", (["d1", None], "")),
+    ("start_treatment", "annotator", ("recipe cpu-smoke", "base", [], "")),
+    ("treatment_result", "curator", (None,)),
 )
-def test_a_tab_of_another_role_is_refused_at_its_handlers(
-    call: Call, name: str, role: str, inputs: tuple[Any, ...]
-) -> None:
-    with pytest.raises(gr.Error, match=r"needs the .*role; you have"):
-        call(name, role, *inputs)
+
+
+def test_a_tab_of_another_role_is_refused_at_its_handlers(call: Call) -> None:
+    for name, role, inputs in REFUSED:
+        with pytest.raises(gr.Error, match=r"needs the .*role; you have"):
+            call(name, role, *inputs)
 
 
 def test_guests_of_a_space_are_told_apart() -> None:
@@ -215,10 +215,8 @@ def test_guests_of_a_space_are_told_apart() -> None:
 
 def test_without_a_worker_or_gpu_the_small_recipe_is_offered(workspace: Workspace) -> None:
     assert "No worker" in worker_note(workspace)
-    from dataengine.records import WorkerBeat, now
-
     with workspace.catalog() as catalog:
-        catalog.workers.beat(WorkerBeat(id="w", host="h", pid=1, devices=("cpu",), at=now()))
+        catalog.workers.beat(WorkerBeat(id="w", host="h", pid=1, devices=("cpu",)))
         catalog.commit()
     assert "no GPU" in worker_note(workspace) and "cpu-smoke" in worker_note(workspace)
 
@@ -231,14 +229,10 @@ def test_what_people_wrote_is_shown_as_text(text: str) -> None:
 
 @pytest.fixture(scope="module")
 def server(templates: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    """The server with all desks and tight limits, and an empty queue of one place."""
-    from tests.ui.conftest import copied
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradio_app, "WAITING", 1)
-        for workspace in copied(templates / "furnished", tmp_path_factory.mktemp("tight") / "furnished"):
-            app = create_app(workspace, ServerConfig(max_upload_bytes=20_000))
-            yield TestClient(app, base_url=ORIGIN, follow_redirects=False)
+    """The server with all desks and little room for uploads."""
+    for workspace in copied(templates / "furnished", tmp_path_factory.mktemp("tight") / "furnished"):
+        app = create_app(workspace, ServerConfig(max_upload_bytes=20_000))
+        yield TestClient(app, base_url=ORIGIN, follow_redirects=False)
 
 
 def upload(client: TestClient, size: int) -> Any:
@@ -266,11 +260,6 @@ def test_a_session_that_has_ended_says_that_the_drawing_is_kept(server: TestClie
     assert "sign in again" in answer.json()["error"] and "drew" in answer.json()["error"]
 
 
-def test_the_queue_holds_as_many_as_it_says(workspace: Workspace) -> None:
-    blocks = build_app(Place(workspace=workspace))
-    assert blocks._queue.max_size == gradio_app.WAITING and blocks._queue.default_concurrency_limit
-
-
 def test_an_item_without_a_map_is_offered_without_suggestions(call: Call, workspace: Workspace) -> None:
     with workspace.catalog() as catalog:
         image = catalog.images.ids()[-1]
@@ -281,6 +270,4 @@ def test_an_item_without_a_map_is_offered_without_suggestions(call: Call, worksp
 
 
 def test_check_lines_say_what_is_wrong() -> None:
-    from pipelines.services.preflight import Check
-
     assert check_lines([Check(name="disk", verdict="bad", text="full")]) == "- ✗ **disk**: full"

@@ -18,7 +18,7 @@ from pipelines.services.standalone.uploads import (
 )
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked
-from ui.gradio.place import Place, figure, percent, plain, report_to
+from ui.gradio.place import ANY, Place, figure, percent, plain, report_to
 from ui.web.access import roles
 
 DIAGNOSING = roles("curator", "engineer")
@@ -46,10 +46,10 @@ def build(place: Place, tab: gr.Tab) -> None:
             with gr.Row():
                 whole = gr.UploadButton("Choose a folder", file_count="directory", size="sm")
                 examples = gr.Button("Take examples", size="sm")
-            detector = gr.Dropdown(label="Detector", choices=[])
+            detector = gr.Dropdown([], label="Detector", **ANY)
             diagnose = gr.Button("Find artifacts", variant="primary")
             with gr.Accordion("Repair", open=True):
-                generator = gr.Dropdown(label="Generator that redraws", choices=[])
+                generator = gr.Dropdown([], label="Generator that redraws", **ANY)
                 prompt = gr.Textbox(
                     label="Prompt", info="of images that bring none", max_length=2000, lines=1
                 )
@@ -147,13 +147,13 @@ def results(folder: Path, found: Examination) -> tuple[Any, ...]:
         str(folder),
         pairs,
         in_words(found),
-        gr.ImageSlider(value=tuple(pairs[0]) if pairs else None, label=slider_label(usable)),
+        gr.update(value=tuple(pairs[0]) if pairs else None, label=slider_label(usable)),
         [
             (one[1], f"{each.name} · {figure(each.confidence)}")
             for one, each in zip(pairs, usable, strict=True)
         ],
         [row_of(one) for one in found.images],
-        gr.DownloadButton(value=str(found.report), interactive=True),
+        gr.update(value=str(found.report), interactive=True),
     )
 
 
@@ -191,7 +191,7 @@ def detector_choices(workspace: Workspace, chosen: str | None = None) -> Any:
     others = [(f"{one.name} · {one.role}", one.id) for one in versions if one.role != "champion"]
     first = [(f"{champion.name} · champion", champion.id)] if champion else []
     choices = first + others
-    return gr.Dropdown(choices=choices, value=chosen or (choices[0][1] if choices else None))
+    return gr.update(choices=choices, value=chosen or (choices[0][1] if choices else None))
 
 
 def generator_choices(workspace: Workspace, chosen: str | None = None) -> Any:
@@ -199,7 +199,7 @@ def generator_choices(workspace: Workspace, chosen: str | None = None) -> Any:
     with workspace.catalog(read_only=True) as catalog:
         versions = list(reversed(catalog.generators.offered()))
     first = versions[0].id if versions else None
-    return gr.Dropdown(choices=[(one.name, one.id) for one in versions], value=chosen or first)
+    return gr.update(choices=[(one.name, one.id) for one in versions], value=chosen or first)
 
 
 def example_files(workspace: Workspace, folder: Path) -> list[str]:

@@ -2,15 +2,14 @@
 
 import base64
 import time
-from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 
-from dataengine.errors import Conflict, InputRefused
+from dataengine.errors import InputRefused
 from dataengine.masks import PackedMap
-from pipelines.services.annotation import Annotation, save_draft, skip_image, submit_answer
-from pipelines.services.images.tasks import LabellingTask, count_waiting, take_task
+from pipelines.services.annotation import Annotation, skip_image, submit_answer
+from pipelines.services.images.tasks import LabellingTask, count_waiting, keep_drawing, take_task
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked
 from ui.gradio.mask_editor import ArtifactMaskEditor
@@ -70,9 +69,7 @@ def build(place: Place, tab: gr.Tab) -> None:
             return
         if task["drawn"] or value["label_map"].any():
             name = person(request, ANNOTATORS, LABELLING)
-            # An answer that arrived first has ended the lease, and with it the draft.
-            with suppress(Conflict):
-                save_draft(workspace, task["image"], packed_text(value), spent(task), name)
+            keep_drawing(workspace, task["lease"], packed_text(value), spent(task), name)
 
     shown = [editor, task, lead]
     quiet = {"show_progress": "hidden"}
