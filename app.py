@@ -135,7 +135,7 @@ def space_arguments(parser: argparse.ArgumentParser) -> None:
 
 def space(call: Call) -> Any:
     """Write the folder of a Space."""
-    from ui.gradio.space_folder import write_space
+    from pipelines.services.standalone.space import write_space
 
     folder = write_space(call.options.folder, Path(__file__).resolve().parent)
     call.say(f"{folder} is a Space; its README.md says how to start it and what hardware it takes")

@@ -15,8 +15,8 @@ from gradio_client import Client, handle_file
 
 from dataengine.clinic.world import stream
 from dataengine.images import encode_png
+from pipelines.services.standalone.space import write_space
 from tests.bench.harness import ROOT, Figure, bootstrap, figure, quick
-from ui.gradio.space_folder import write_space
 
 STARTS = 5
 PATIENCE = 300.0

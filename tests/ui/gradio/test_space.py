@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from app import main
 from dataengine.errors import InputRefused
-from ui.gradio.space_folder import README, SOURCES, write_space
+from pipelines.services.standalone.space import README, SOURCES, write_space
 
 ROOT = Path(__file__).resolve().parents[3]
 START_SECONDS, MAP_SECONDS = 300.0, 300.0
@@ -52,7 +52,7 @@ def test_the_sources_and_weights_are_whole(folder: Path) -> None:
         expected, name = line.split()
         assert hashlib.sha256((weights / name).read_bytes()).hexdigest() == expected
     assert "filter=lfs" in (folder / ".gitattributes").read_text()
-    assert README.count("{") == 4
+    assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text() and README.count("{") == 4
 
 
 def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
