@@ -4,6 +4,7 @@ needs it.
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -134,7 +135,7 @@ def space_arguments(parser: argparse.ArgumentParser) -> None:
 
 def space(call: Call) -> Any:
     """Write the folder of a Space."""
-    from ui.gradio.space_folder import write_space
+    from pipelines.services.standalone.space import write_space
 
     folder = write_space(call.options.folder, Path(__file__).resolve().parent)
     call.say(f"{folder} is a Space; its README.md says how to start it and what hardware it takes")
@@ -148,6 +149,8 @@ def run_space() -> int:
     from storage.opening import create_workspace
     from ui.gradio.space import address, serve_space
 
+    # A Space is stopped by SIGTERM, which would leave the children to themselves.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     workspace = create_workspace(os.environ.get("CLINIC_WORKSPACE", "workspace"))
     register_models(workspace)
     first = [sys.executable, "-m", "pipelines.demo.first_round", str(workspace.path)]

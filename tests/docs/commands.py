@@ -56,6 +56,7 @@ RUNS_ON = "a server, which runs until it is stopped; tests of its own start it"
 
 ONLY_PARSED = {
     "clinic app": RUNS_ON,
+    "clinic gradio": RUNS_ON,
     "clinic push --project hands --hooks http://clinic.example:7860": NEEDS_SERVER,
     "clinic pull --project hands": NEEDS_SERVER,
     "clinic categorize --model http://127.0.0.1:8000/v1#MODEL": NEEDS_SERVER,

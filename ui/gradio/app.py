@@ -28,18 +28,22 @@ def build_app(place: Place) -> gr.Blocks:
             "# Artifact Clinic\nFind artifacts pixel by pixel, label hard cases, retrain the detector, and "
             "treat the generator."
         )
-        with gr.Tabs():
+        with gr.Tabs() as all_tabs:
             tabs = []
             for title, _, build in TABS:
-                with gr.Tab(title, id=title.lower().replace(" ", "-")) as tab:
-                    build(place)
+                with gr.Tab(title, id=title) as tab:
+                    build(place, tab)
                 tabs.append(tab)
 
         @checked(IMAGE_VIEWERS, "seeing this page")
         def own_tabs(request: gr.Request) -> list[Any]:
             held = request.request.state.person.roles
-            return [gr.Tab(visible=may(held, roles)) for _, roles, _ in TABS]
+            shown = [may(held, roles) for _, roles, _ in TABS]
+            return [
+                gr.update(selected=TABS[shown.index(True)][0]),
+                *(gr.update(visible=one) for one in shown),
+            ]
 
-        blocks.load(own_tabs, None, tabs, api_visibility="private", show_progress="hidden")
+        blocks.load(own_tabs, None, [all_tabs, *tabs], api_visibility="private", show_progress="hidden")
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
     return blocks

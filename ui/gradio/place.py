@@ -18,6 +18,9 @@ from ui.admin.gradio_kit import acting
 GUEST = "guest"
 """Whoever opens a Space without a password; each browser session is a person of its own."""
 MARKS = {"good": "✓", "warn": "⚠", "bad": "✗"}
+ANY: dict[str, Any] = {"allow_custom_value": True}
+"""For lists that are filled in when the page is open: Gradio would refuse their values by the empty list that
+it was built with. Our services refuse what is unknown."""
 SMALL = "cpu-smoke"
 """The recipe that runs in minutes without a GPU."""
 

@@ -22,7 +22,7 @@ def run_choices(workspace: Workspace, kind: str, chosen: str | None = None) -> A
     """The newest runs; the chosen one stays, else the newest is taken."""
     rows = run_rows(workspace, kind)[:LISTED]
     known = [row["run"] for row in rows]
-    return gr.Dropdown(
+    return gr.update(
         choices=[(f"{row['name']} · {row['state']} · {row['run']}", row["run"]) for row in rows],
         value=chosen if chosen in known else next(iter(known), None),
     )
@@ -56,7 +56,7 @@ def curve_of(workspace: Workspace, kind: str, run_id: str, figure: str | None) -
     name = figure if figure in curves else preferred(names)
     steps, values = curves.get(name or "", ([], []))
     points = pd.DataFrame({"step": steps, "value": values}, columns=list(POINTS))
-    return gr.Dropdown(choices=names, value=name), points
+    return gr.update(choices=names, value=name), points
 
 
 def preferred(names: Sequence[str]) -> str | None:

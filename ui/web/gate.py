@@ -23,8 +23,8 @@ UNAVAILABLE = "the catalog's database does not answer; try again in a minute, or
 """What people who are not signed in are told: the reason, in the server's log, can name the database."""
 
 SESSION_ENDED = (
-    "you are signed out; sign in again in another tab, then repeat this: what the page shows is kept, also what "
-    "you drew"
+    "you are signed out; sign in again in another tab, then repeat this: what the page shows is kept, also "
+    "what you drew"
 )
 """What a Gradio page shows when its session has ended."""
 SIGNING_OUT = ("/logout", "/api/logout")

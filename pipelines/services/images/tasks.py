@@ -9,7 +9,7 @@ import numpy as np
 
 from dataengine.masks import dequantise, unpack_label_map
 from dataengine.records import THRESHOLD, Image, Lease, component_threshold_of, now
-from pipelines.services.annotation import suggesting_detector, take_lease
+from pipelines.services.annotation import save_draft, suggesting_detector, take_lease
 from storage.queries.annotation import annotator_day
 from storage.workspace import Workspace
 
@@ -71,6 +71,17 @@ def _task(workspace: Workspace, lease: Lease, annotator: str) -> LabellingTask:
         revision=mine.revision if mine else 0,
         drawn=unpack_label_map(draft.label_map, *shape) if draft else np.zeros(shape, np.uint8),
     )
+
+
+def keep_drawing(workspace: Workspace, lease_id: str, packed: str, seconds: float, annotator: str) -> bool:
+    """Keep the unfinished drawing on a leased image as this person's draft; False if the lease has ended, as
+    when the answer overtook the drawing. `packed` is as in `Annotation.label_map`. Raises `MaskRefused`."""
+    with workspace.catalog(read_only=True) as catalog:
+        lease = catalog.queue.lease(lease_id)
+    if lease is None or lease.annotator != annotator:
+        return False
+    save_draft(workspace, lease.image_id, packed, seconds, annotator)
+    return True
 
 
 def count_waiting(workspace: Workspace, annotator: str) -> int:

@@ -189,6 +189,7 @@ SUFFIXES = {
     "image/jpeg": (".jpg", ".jpeg"),
     "image/webp": (".webp",),
     "image/gif": (".gif",),
+    "image/bmp": (".bmp",),
 }
 
 

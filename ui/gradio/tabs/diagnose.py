@@ -18,7 +18,7 @@ from pipelines.services.standalone.uploads import (
 )
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked
-from ui.gradio.place import Place, figure, percent, plain, report_to
+from ui.gradio.place import ANY, Place, figure, percent, plain, report_to
 from ui.web.access import roles
 
 DIAGNOSING = roles("curator", "engineer")
@@ -35,7 +35,7 @@ ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "models"}
 """Models run for one person at a time; others wait in Gradio's queue."""
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace = place.workspace
     folder = gr.State(None, time_to_live=3600, delete_callback=forget)
@@ -46,10 +46,10 @@ def build(place: Place) -> None:
             with gr.Row():
                 whole = gr.UploadButton("Choose a folder", file_count="directory", size="sm")
                 examples = gr.Button("Take examples", size="sm")
-            detector = gr.Dropdown(label="Detector", choices=[])
+            detector = gr.Dropdown([], label="Detector", **ANY)
             diagnose = gr.Button("Find artifacts", variant="primary")
             with gr.Accordion("Repair", open=True):
-                generator = gr.Dropdown(label="Generator that redraws", choices=[])
+                generator = gr.Dropdown([], label="Generator that redraws", **ANY)
                 prompt = gr.Textbox(
                     label="Prompt", info="of images that bring none", max_length=2000, lines=1
                 )
@@ -72,8 +72,8 @@ def build(place: Place) -> None:
     shown = [folder, pairs, summary, slider, gallery, table, download]
 
     @checked(DIAGNOSING, "seeing the models")
-    def models(request: gr.Request) -> tuple[Any, Any]:
-        return detector_choices(workspace), generator_choices(workspace)
+    def models(detector: str | None, generator: str | None, request: gr.Request) -> tuple[Any, Any]:
+        return detector_choices(workspace, detector), generator_choices(workspace, generator)
 
     @checked(DIAGNOSING, LOOKING)
     def find(
@@ -117,13 +117,8 @@ def build(place: Place) -> None:
     examples.click(take, [folder], [folder, files], api_name="examples")
     whole.upload(lambda chosen: chosen, [whole], [files], api_visibility="private", show_progress="hidden")
     gallery.select(choose, [pairs], [slider], api_visibility="private", show_progress="hidden")
-    gr.on(
-        [gr.context.Context.root_block.load],  # type: ignore[union-attr]
-        models,
-        None,
-        [detector, generator],
-        api_name="models",
-        show_progress="hidden",
+    tab.select(
+        models, [detector, generator], [detector, generator], api_name="models", show_progress="hidden"
     )
 
 
@@ -152,13 +147,13 @@ def results(folder: Path, found: Examination) -> tuple[Any, ...]:
         str(folder),
         pairs,
         in_words(found),
-        gr.ImageSlider(value=tuple(pairs[0]) if pairs else None, label=slider_label(usable)),
+        gr.update(value=tuple(pairs[0]) if pairs else None, label=slider_label(usable)),
         [
             (one[1], f"{each.name} · {figure(each.confidence)}")
             for one, each in zip(pairs, usable, strict=True)
         ],
         [row_of(one) for one in found.images],
-        gr.DownloadButton(value=str(found.report), interactive=True),
+        gr.update(value=str(found.report), interactive=True),
     )
 
 
@@ -188,24 +183,23 @@ def row_of(one: ExaminedImage) -> list[Any]:
     ]
 
 
-def detector_choices(workspace: Workspace) -> Any:
-    """The champion first, then other trained detectors."""
+def detector_choices(workspace: Workspace, chosen: str | None = None) -> Any:
+    """The champion first, then other trained detectors; the chosen one stays."""
     with workspace.catalog(read_only=True) as catalog:
         versions = [one for one in reversed(catalog.detectors.offered()) if "kind" not in one.config]
         champion = catalog.detectors.champion()
     others = [(f"{one.name} · {one.role}", one.id) for one in versions if one.role != "champion"]
     first = [(f"{champion.name} · champion", champion.id)] if champion else []
     choices = first + others
-    return gr.Dropdown(choices=choices, value=choices[0][1] if choices else None)
+    return gr.update(choices=choices, value=chosen or (choices[0][1] if choices else None))
 
 
-def generator_choices(workspace: Workspace) -> Any:
-    """Registered generators, the newest first."""
+def generator_choices(workspace: Workspace, chosen: str | None = None) -> Any:
+    """Registered generators, the newest first; the chosen one stays."""
     with workspace.catalog(read_only=True) as catalog:
         versions = list(reversed(catalog.generators.offered()))
-    return gr.Dropdown(
-        choices=[(one.name, one.id) for one in versions], value=versions[0].id if versions else None
-    )
+    first = versions[0].id if versions else None
+    return gr.update(choices=[(one.name, one.id) for one in versions], value=chosen or first)
 
 
 def example_files(workspace: Workspace, folder: Path) -> list[str]:

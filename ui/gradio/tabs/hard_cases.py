@@ -9,7 +9,7 @@ from dataengine.errors import InputRefused
 from pipelines.services.categories import Ask, category_report, detectors_to_try, send_to_people
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked
-from ui.gradio.place import Place, figure, percent, person
+from ui.gradio.place import ANY, Place, figure, percent, person
 from ui.web.access import roles
 
 SELECTING = roles("curator", "engineer")
@@ -17,18 +17,18 @@ COLUMNS = ("category", "images", "mean confidence", "90th percentile", "above th
 VERDICTS = {"hard": "hard", "easy": "not hard", "too few": "too few images"}
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace = place.workspace
     lead = gr.Markdown()
     table = gr.Dataframe(headers=list(COLUMNS), interactive=False, label="Categories", buttons=[], wrap=True)
     with gr.Row(equal_height=False):
-        chosen = gr.CheckboxGroup([], label="Categories to send", scale=3)
+        chosen = gr.Dropdown([], multiselect=True, label="Categories to send", scale=3, **ANY)
         threshold = gr.Slider(0, 1, value=0.5, step=0.01, label="From this confidence on", scale=2)
     with gr.Row():
         opinions = gr.Slider(1, 9, value=1, step=1, label="Annotators per image")
         limit = gr.Slider(1, 2000, value=100, step=1, label="At most so many images")
-        people = gr.Dropdown([], multiselect=True, label="Only these people", info="none: anybody")
+        people = gr.Dropdown([], multiselect=True, label="Only these people", info="none: anybody", **ANY)
     send = gr.Button("Send to people", variant="primary")
     outcome = gr.Markdown()
     if place.desks:
@@ -58,10 +58,8 @@ def build(place: Place) -> None:
         sent = send_to_people(workspace, body, person(request, SELECTING, "sending images to people"))
         return f"**{sent}** images wait for people now. They come up under Label and at /annotate."
 
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
     shown = [lead, table, chosen, threshold, people]
-    blocks.load(show, None, shown, api_name="hard_categories", show_progress="hidden")
+    tab.select(show, None, shown, api_name="hard_categories", show_progress="hidden")
     send.click(submit, [chosen, threshold, opinions, limit, people], [outcome], api_name="send_to_people")
 
 
@@ -88,7 +86,7 @@ def categories(workspace: Workspace) -> tuple[Any, ...]:
     return (
         lead,
         pd.DataFrame(rows, columns=list(COLUMNS)),
-        gr.CheckboxGroup(choices=names, value=hardest),
+        gr.update(choices=names, value=hardest),
         round(report["threshold"], 2),
     )
 
@@ -112,4 +110,4 @@ def accounts(workspace: Workspace) -> Any:
         users = [
             one for one in catalog.users.list() if one.active and {"annotator", "curator"} & set(one.roles)
         ]
-    return gr.Dropdown(choices=[one.name for one in users], value=[])
+    return gr.update(choices=[one.name for one in users], value=[])

@@ -2,15 +2,14 @@
 
 import base64
 import time
-from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 
-from dataengine.errors import Conflict, InputRefused
+from dataengine.errors import InputRefused
 from dataengine.masks import PackedMap
-from pipelines.services.annotation import Annotation, save_draft, skip_image, submit_answer
-from pipelines.services.images.tasks import LabellingTask, count_waiting, take_task
+from pipelines.services.annotation import Annotation, skip_image, submit_answer
+from pipelines.services.images.tasks import LabellingTask, count_waiting, keep_drawing, take_task
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked
 from ui.gradio.mask_editor import ArtifactMaskEditor
@@ -24,15 +23,14 @@ LONGEST_SECONDS = 300.0
 NOTHING = "Nothing waits for you. Images come from a round, or from the tab Hard cases."
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace, seconds = place.workspace, place.lease_seconds
     task = gr.State(None)
-    lead = gr.Markdown("Press **Next image** to begin.")
+    lead = gr.Markdown()
     editor = ArtifactMaskEditor(elem_id="label-editor", height=560)
     with gr.Row():
-        submit = gr.Button("Submit and next", variant="primary")
-        clean = gr.Button("No artifact, next")
+        clean = gr.Button("No artifact")
         skip = gr.Button("Skip")
         start = gr.Button("Next image")
     if place.desks:
@@ -71,18 +69,17 @@ def build(place: Place) -> None:
             return
         if task["drawn"] or value["label_map"].any():
             name = person(request, ANNOTATORS, LABELLING)
-            # An answer that arrived first has ended the lease, and with it the draft.
-            with suppress(Conflict):
-                save_draft(workspace, task["image"], packed_text(value), spent(task), name)
+            keep_drawing(workspace, task["lease"], packed_text(value), spent(task), name)
 
     shown = [editor, task, lead]
-    start.click(begin, None, shown, api_name="next_image")
-    submit.click(answer, [editor, task], shown, api_name="submit_label")
-    editor.submit(answer, [editor, task], shown, api_visibility="private")
-    clean.click(nothing_there, [task], shown, api_name="submit_clean")
-    skip.click(decline, [task], shown, api_name="skip_image")
+    quiet = {"show_progress": "hidden"}
+    start.click(begin, None, shown, api_name="next_image", **quiet)
+    tab.select(begin, None, shown, api_visibility="private", **quiet)
+    editor.submit(answer, [editor, task], shown, api_name="submit_label", **quiet)
+    clean.click(nothing_there, [task], shown, api_name="submit_clean", **quiet)
+    skip.click(decline, [task], shown, api_name="skip_image", **quiet)
     # Every stroke reaches the server, so a session that ends loses no drawing.
-    editor.change(keep, [editor, task], None, api_name="save_draft", show_progress="hidden")
+    editor.change(keep, [editor, task], None, api_name="save_draft", **quiet)
 
 
 def next_task(

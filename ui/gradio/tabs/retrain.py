@@ -11,29 +11,29 @@ from pipelines.services import preflight, runs
 from pipelines.services.detectors import objections_to, promote_detector, verdicts_on
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked
-from ui.gradio.place import SMALL, Place, check_lines, figure, person, plain, worker_note
+from ui.gradio.place import ANY, SMALL, Place, check_lines, figure, person, plain, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, run_choices, status_text
 from ui.web.access import ENGINEERS
 
 SEEING, TRAINING, PROMOTING = "seeing trainings", "training detectors", "promoting detectors"
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace, kind = place.workspace, runs.TRAINING
     decided = gr.State([None, None])
     note = gr.Markdown()
     with gr.Row(elem_classes="line"):
-        preset = gr.Dropdown([], label="Settings", scale=3)
+        preset = gr.Dropdown([], label="Settings", **ANY, scale=3)
         start = gr.Button("Retrain", variant="primary", scale=1)
     checks = gr.Markdown()
     with gr.Row(elem_classes="line"):
-        run = gr.Dropdown([], label="Run", scale=3)
+        run = gr.Dropdown([], label="Run", **ANY, scale=3)
         cancel = gr.Button("Cancel", scale=1)
     status = gr.Markdown("No training yet.")
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
-            name = gr.Dropdown([], label="Curve")
+            name = gr.Dropdown([], label="Curve", **ANY)
             curve = gr.LinePlot(x="step", y="value", height=260, show_label=False)
         with gr.Column(scale=2):
             verdict = gr.Markdown("The verdict appears when a training has ended.")
@@ -46,8 +46,8 @@ def build(place: Place) -> None:
     timer = gr.Timer(POLL_SECONDS, active=False)
 
     @checked(ENGINEERS, SEEING)
-    def show(request: gr.Request) -> tuple[Any, ...]:
-        return worker_note(workspace), preset_choices(workspace), run_choices(workspace, kind)
+    def show(preset: str | None, run: str | None, request: gr.Request) -> tuple[Any, ...]:
+        return worker_note(workspace), preset_choices(workspace, preset), run_choices(workspace, kind, run)
 
     @checked(ENGINEERS, SEEING)
     def check(preset: str | None, request: gr.Request) -> str:
@@ -76,13 +76,11 @@ def build(place: Place) -> None:
             raise InputRefused("this run has made no detector yet; wait until it has ended")
         actor = person(request, ENGINEERS, PROMOTING)
         made = promote_detector(workspace, candidate, actor, reason, champion)
-        return f"**{plain(made.name)}** is champion now.", gr.Button(interactive=False), ""
+        return f"**{plain(made.name)}** is champion now.", gr.update(interactive=False), ""
 
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
     quiet = {"show_progress": "hidden"}
     seen = [status, name, curve, verdict, decided, promote, timer]
-    blocks.load(show, None, [note, preset, run], api_name="trainings", **quiet)
+    tab.select(show, [preset, run], [note, preset, run], api_name="trainings", **quiet)
     preset.change(check, [preset], [checks], api_name="training_checks", **quiet)
     start.click(train, [preset], [run], api_name="start_training")
     run.change(watch, [run, name], seen, api_name="training_status", **quiet)
@@ -92,12 +90,12 @@ def build(place: Place) -> None:
     promote.click(crown, [decided, reason], [verdict, promote, reason], api_name="promote")
 
 
-def preset_choices(workspace: Workspace) -> Any:
-    """The presets of a training; the small recipe first where no worker has a GPU."""
+def preset_choices(workspace: Workspace, chosen: str | None) -> Any:
+    """The presets of a training; the chosen one stays, else the small recipe where no worker has a GPU."""
     names = list(runs.training_presets(workspace))
     small = runs.RECIPE + SMALL
     first = names[0] if preflight.on_a_gpu(workspace) else small
-    return gr.Dropdown(choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=first)
+    return gr.update(choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=chosen or first)
 
 
 def plan_of(workspace: Workspace, preset: str | None) -> TrainingRun:
@@ -114,24 +112,24 @@ def standing(workspace: Workspace, run_id: str | None, name: str | None) -> tupl
         nothing = pd.DataFrame({"step": [], "value": []})
         return (
             "No training yet.",
-            gr.Dropdown([], value=None),
+            gr.update(choices=[], value=None),
             nothing,
             "",
             [None, None],
             off(),
-            gr.Timer(active=False),
+            gr.update(active=False),
         )
     status = runs.run_status(workspace, runs.run_of(workspace, runs.TRAINING, run_id))
     figures, points = curve_of(workspace, runs.TRAINING, run_id, name)
     text, decided = verdict_on(workspace, status["result"].get("detector"))
     running = is_open(status)
-    button = gr.Button(interactive=decided[0] is not None and decided[0] != decided[1])
-    return status_text(status), figures, points, text, decided, button, gr.Timer(active=running)
+    button = gr.update(interactive=decided[0] is not None and decided[0] != decided[1])
+    return status_text(status), figures, points, text, decided, button, gr.update(active=running)
 
 
 def off() -> Any:
     """The button that cannot be pressed."""
-    return gr.Button(interactive=False)
+    return gr.update(interactive=False)
 
 
 def verdict_on(workspace: Workspace, detector_id: str | None) -> tuple[str, list[str | None]]:

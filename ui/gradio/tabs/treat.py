@@ -15,7 +15,7 @@ from pipelines.services.model_card import packed
 from pipelines.services.standalone.treatment import HELD_OUT
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked, short
-from ui.gradio.place import SMALL, Place, check_lines, person, plain, worker_note
+from ui.gradio.place import ANY, SMALL, Place, check_lines, person, plain, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, run_choices, status_text
 from ui.gradio.tabs.diagnose import generator_choices
 from ui.runs.routes import Settings
@@ -31,17 +31,17 @@ FIGURES = {
 }
 
 
-def build(place: Place) -> None:
+def build(place: Place, tab: gr.Tab) -> None:
     """The tab's components and events."""
     workspace, kind = place.workspace, runs.TREATMENT
     pairs = gr.State([])
     note = gr.Markdown()
     with gr.Row(equal_height=False):
-        preset = gr.Dropdown([], label="Method", scale=2)
-        generator = gr.Dropdown([], label="Generator", scale=2)
+        preset = gr.Dropdown([], label="Method", **ANY, scale=2)
+        generator = gr.Dropdown([], label="Generator", **ANY, scale=2)
     with gr.Row(equal_height=False):
         categories = gr.Dropdown(
-            [], multiselect=True, label="Categories", info="prompts are written for them"
+            [], multiselect=True, label="Categories", info="prompts are written for them", **ANY
         )
         texts = gr.Textbox(
             label="Or your prompts", info="one per line; every fifth is held out", lines=3, max_length=20_000
@@ -51,12 +51,12 @@ def build(place: Place) -> None:
         start = gr.Button("Treat", variant="primary")
     checks = gr.Markdown()
     with gr.Row(elem_classes="line"):
-        run = gr.Dropdown([], label="Run", scale=3)
+        run = gr.Dropdown([], label="Run", **ANY, scale=3)
         cancel = gr.Button("Cancel", scale=1)
     status = gr.Markdown("No treatment yet.")
     with gr.Row(equal_height=False):
         with gr.Column(scale=2):
-            name = gr.Dropdown([], label="Curve")
+            name = gr.Dropdown([], label="Curve", **ANY)
             curve = gr.LinePlot(x="step", y="value", height=240, show_label=False)
             figures = gr.Markdown()
             lora = gr.DownloadButton("Download the LoRA", interactive=False)
@@ -85,8 +85,15 @@ def build(place: Place) -> None:
     timer = gr.Timer(POLL_SECONDS, active=False)
 
     @checked(ENGINEERS, SEEING)
-    def show(request: gr.Request) -> tuple[Any, ...]:
-        return worker_note(workspace), *form(workspace), run_choices(workspace, kind)
+    def show(
+        preset: str | None,
+        generator: str | None,
+        categories: list[str] | None,
+        run: str | None,
+        request: gr.Request,
+    ) -> tuple[Any, ...]:
+        chosen = form(workspace, preset, generator, categories or [])
+        return worker_note(workspace), *chosen, run_choices(workspace, kind, run)
 
     @checked(ENGINEERS, SEEING)
     def predict(
@@ -130,12 +137,17 @@ def build(place: Place) -> None:
     def choose(pairs: list[list[str]], request: gr.Request, event: gr.SelectData) -> Any:
         return tuple(pixels(workspace, id) for id in pairs[event.index])
 
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
     quiet = {"show_progress": "hidden"}
     asked, seen = [preset, generator, categories, texts], [status, name, curve, timer]
     results = [figures, pairs, slider, gallery, lora]
-    blocks.load(show, None, [note, preset, generator, categories, run], api_name="treatments", **quiet)
+    listed = [note, preset, generator, categories, run]
+    tab.select(
+        show,
+        [preset, generator, categories, run],
+        listed,
+        api_name="treatments",
+        **quiet,
+    )
     estimate.click(predict, asked, [checks], api_name="estimate_treatment")
     start.click(treat, asked, [run], api_name="start_treatment")
     run.change(watch, [run, name], seen, api_name="treatment_status", **quiet)
@@ -147,17 +159,22 @@ def build(place: Place) -> None:
     gallery.select(choose, [pairs], [slider], api_visibility="private", **quiet)
 
 
-def form(workspace: Workspace) -> tuple[Any, Any, Any]:
-    """Methods, generators and categories to choose from."""
+def form(
+    workspace: Workspace, preset: str | None, generator: str | None, categories: list[str]
+) -> tuple[Any, Any, Any]:
+    """Methods, generators and categories to choose from; what is chosen stays."""
     small = runs.RECIPE + SMALL
     names = [one for one in runs.treatment_presets("") if one not in runs.REWARDED]
     first = names[0] if preflight.on_a_gpu(workspace) else small
-    methods = gr.Dropdown(choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=first)
+    methods = gr.update(
+        choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=preset or first
+    )
     with workspace.catalog(read_only=True) as catalog:
         rounds = catalog.rounds.list()
         hard = sorted({one.category for row in rounds for one in catalog.hard.of_round(row.id)})
         known = sorted({one.category for one in catalog.images.find(limit=2000) if one.category})
-    return methods, generator_choices(workspace), gr.Dropdown(choices=sorted({*hard, *known}), value=hard)
+    all_known = gr.update(choices=sorted({*hard, *known}), value=categories or hard)
+    return methods, generator_choices(workspace, generator), all_known
 
 
 def plan_of(
@@ -195,10 +212,10 @@ def standing(workspace: Workspace, run_id: str | None, name: str | None) -> tupl
     """State, curve, and whether to look again."""
     if not run_id:
         nothing = pd.DataFrame({"step": [], "value": []})
-        return "No treatment yet.", gr.Dropdown([], value=None), nothing, gr.Timer(active=False)
+        return "No treatment yet.", gr.update(choices=[], value=None), nothing, gr.update(active=False)
     status = runs.run_status(workspace, runs.run_of(workspace, runs.TREATMENT, run_id))
     figures, points = curve_of(workspace, runs.TREATMENT, run_id, name)
-    return status_text(status), figures, points, gr.Timer(active=is_open(status))
+    return status_text(status), figures, points, gr.update(active=is_open(status))
 
 
 def outcome(workspace: Workspace, run_id: str | None) -> tuple[Any, ...]:
@@ -206,14 +223,14 @@ def outcome(workspace: Workspace, run_id: str | None) -> tuple[Any, ...]:
     job = runs.run_of(workspace, runs.TREATMENT, run_id).job if run_id else None
     treatment = job.result.get("treatment") if job else None
     if treatment is None:
-        return "", [], None, [], gr.DownloadButton(value=None, interactive=False)
+        return "", [], None, [], gr.update(value=None, interactive=False)
     found = treat_desk.treatment_details(workspace, treatment)
     pairs = [[row["before"], row["after"]] for row in found["pairs"][:SHOWN]]
     after = [(pixels(workspace, row["after"]), row["prompt"]) for row in found["pairs"][:SHOWN]]
     first = tuple(pixels(workspace, id) for id in pairs[0]) if pairs else None
-    button = gr.DownloadButton(value=None, interactive=False)
+    button = gr.update(value=None, interactive=False)
     if found["treated"] is not None:
-        button = gr.DownloadButton(value=lora_file(workspace, treatment), interactive=True)
+        button = gr.update(value=lora_file(workspace, treatment), interactive=True)
     return in_words(found), pairs, first, after, button
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, distribution, requires, version
 from pathlib import Path
 
 from dataengine.durable import make_folder, write_text
@@ -65,6 +65,7 @@ def write_space(folder: Path, root: Path) -> Path:
     shutil.copy(root / "app.py", folder / "app.py")
     write_text(folder / "requirements.txt", "\n".join(needed) + "\n")
     write_text(folder / "README.md", readme())
+    write_text(folder / "LICENSE", licence(root))
     write_text(folder / ".gitattributes", ATTRIBUTES)
     write_text(folder / ".gitignore", IGNORED)
     return folder
@@ -79,6 +80,14 @@ def requirements() -> list[str]:
             f"{PACKAGE} is not installed here, so its requirements are unknown; install it with pip first"
         ) from error
     return [one for one in stated if "extra ==" not in one]
+
+
+def licence(root: Path) -> str:
+    """The licence's text: beside the sources of a checkout, else in the installed package."""
+    file = root / "LICENSE"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    return distribution(PACKAGE).read_text("licenses/LICENSE") or ""
 
 
 def readme() -> str:
