@@ -1,7 +1,7 @@
 """Features of each image's appearance, for "More like this" and the map of the Curate desk.
 
-Input: active images without a vector. Output: one int8 vector of length 192 each. Cost: a thumbnail read and a
-few milliseconds per image, no model and no GPU; images that have a vector are skipped.
+Input: active images without a vector. Output: one int8 vector of length 192 each. Cost: a thumbnail read
+and a few milliseconds per image, no model and no GPU; images that have a vector are skipped.
 """
 
 from contextlib import suppress

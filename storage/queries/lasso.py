@@ -48,8 +48,8 @@ def refuse_outdated(catalog: Catalog, lasso: Lasso | None) -> None:
 
 
 def inside(lasso: Lasso) -> Select[Any]:
-    """Ids of the images inside, by the even-odd rule: a ray from the place crosses the outline an odd number of
-    times."""
+    """Ids of the images inside, by the even-odd rule: a ray from the place crosses the outline an odd number
+    of times."""
     places = tables.map_places.c
     xs, ys = zip(*lasso.corners, strict=True)
     within = and_(

@@ -55,7 +55,7 @@ function groupRow({ count: size, cards }, { marked, go, changed }) {
 // Erasing: what is marked, and a question that says what goes with it.
 function eraseBar(marked, again) {
   const told = h("span", { role: "status" });
-  const button = h("button", { type: "button", class: "button bad", disabled: true, onclick: () => ask() }, "Erase marked images…");
+  const button = h("button", { type: "button", class: "button quiet bad", disabled: true, onclick: () => ask() }, "Erase marked images…");
   const changed = () => {
     button.disabled = !marked.size;
     told.textContent = marked.size ? `${count(marked.size)} marked to erase; labelled images are not marked by “all but the largest”.` : "";
@@ -70,7 +70,7 @@ function eraseBar(marked, again) {
       ...kept(going).map((text) => h("p", { class: "hint" }, text)),
       h("div", { class: "line" },
         h("button", { type: "button", class: "button quiet", autofocus: true, onclick: () => dialog.close() }, "Cancel"),
-        h("button", { type: "button", class: "button bad", onclick: async (event) => {
+        h("button", { type: "button", class: "button quiet bad", onclick: async (event) => {
           event.target.disabled = true;
           const gone = await tell(post("/api/curate/duplicates/erase", { images, trial: false }));
           dialog.close();

@@ -115,10 +115,9 @@ function watchEnd(more) {
 
 function tile(card, detector, go) {
   const canvas = h("canvas", { class: "heat", "aria-hidden": "true" });
-  const figures = [
+  const figures = similarity(card) ?? [
     card.max === null ? "not diagnosed" : number(card.max),
     card.disagreement === undefined ? null : `disagreement ${percent(card.disagreement)}`,
-    similarity(card),
   ].filter(Boolean).join(" · ");
   const made = h("button", { type: "button", class: "tile", role: "listitem", title: card.prompt, "data-id": card.id, onclick: () => openImage(card.id, { go, detector }) },
     h("span", { class: "picture" }, h("img", { src: thumbnail(card.id), alt: card.prompt || card.category || "image", loading: "lazy" }), canvas,

@@ -10,7 +10,7 @@ import { SIDE, Points, Scene } from "./points.js";
 
 const KNOWN = new Set(["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round"]);
 const COLOURS = [["category", "category"], ["max", "detector’s confidence"], ["status", "status"]];
-const PAN = 80, STEP = 1.4, NEAR = 12, HOVER_MS = 80;
+const PAN = 80, STEP = 1.4, NEAR = 12, HOVER_MS = 80, CARD = 188;
 
 export async function map(root, { asked, go, again }) {
   const filters = Object.fromEntries(Object.entries(asked).filter(([name]) => KNOWN.has(name)));
@@ -303,9 +303,9 @@ class MapView {
     pen.beginPath();
     pen.arc(x, y, 7, 0, 2 * Math.PI);
     pen.stroke();
-    const right = x > this.field.clientWidth / 2, low = y > this.field.clientHeight / 2;
-    this.card.style.setProperty("left", right ? "auto" : `${x + 14}px`);
-    this.card.style.setProperty("right", right ? `${this.field.clientWidth - x + 14}px` : "auto");
+    const width = this.field.clientWidth, right = x > width / 2, low = y > this.field.clientHeight / 2;
+    const left = right ? x - 14 - CARD : x + 14;
+    this.card.style.setProperty("left", `${Math.max(6, Math.min(width - CARD - 6, left))}px`);
     this.card.style.setProperty("top", low ? "auto" : `${y + 14}px`);
     this.card.style.setProperty("bottom", low ? `${this.field.clientHeight - y + 14}px` : "auto");
   }
