@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 
 from dataengine.curation.appearance import APPEARANCE
 from storage.opening import create_workspace
+from tests.ui.browsing import PATIENCE_MS
 from tests.ui.conftest import add_people, furnish
 from tests.ui.curate.test_browser import ready
 from ui.config import ServerConfig
@@ -23,7 +24,7 @@ def mapped(templates: Path, tmp_path_factory: pytest.TempPathFactory):  # type: 
     workspace = create_workspace(tmp_path_factory.mktemp("mapped") / "workspace")
     ids = furnish(workspace)
     add_people(workspace)
-    places = np.array([(6_000 if at < 4 else 60_000, 8_000 * at) for at in range(8)], np.uint16)
+    places = np.array([(6_000 if at < 4 else 60_000, 4_000 + 8_000 * at) for at in range(8)], np.uint16)
     with workspace.catalog() as catalog:
         champion = catalog.detectors.get("d1")
         catalog.detectors.add(
@@ -120,11 +121,11 @@ def test_near_duplicates_are_erased_after_a_question(visiting, mapped) -> None: 
     expect(page.locator(".group")).to_have_count(1)
     page.get_by_role("button", name="Mark all but the largest").click()
     page.get_by_role("button", name="Erase marked images").click()
-    expect(page.locator("dialog.confirm")).to_contain_text("Erase 1 image?")
+    expect(page.locator("dialog.confirm")).to_contain_text("Erase 1 image?", timeout=PATIENCE_MS)
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Erase marked images").click()
     page.get_by_role("button", name="Erase", exact=True).click()
-    expect(page.locator(".nothing")).to_contain_text("No near-duplicates")
+    expect(page.locator(".nothing")).to_contain_text("No near-duplicates", timeout=PATIENCE_MS)
     with workspace.catalog(read_only=True) as catalog:
         assert len([id for id in catalog.images.ids() if id.startswith("twin")]) == 1
 
@@ -143,6 +144,6 @@ def test_more_like_this_builds_the_index_and_comes_back(visiting, mapped) -> Non
         (job,) = catalog.jobs.list(kind="features", limit=5)
         catalog.features.add_many(APPEARANCE, dict(zip(ids, vectors, strict=True)))
         catalog.commit()
-    expect(page.locator(".tile")).to_have_count(len(ids) - 1)
+    expect(page.locator(".tile")).to_have_count(len(ids) - 1, timeout=PATIENCE_MS)
     expect(page.locator(".tile").first).to_contain_text("#1 · alike")
     assert job.state == "queued" and f"like={ids[0]}" in page.url
