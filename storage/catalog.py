@@ -17,7 +17,15 @@ from storage.engine import connect, connect_for_reading, turn_to_write
 from storage.repositories.accounts import Audit, Endpoints, Sessions, Users
 from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
 from storage.repositories.datasets import Benchmarks, Snapshots
-from storage.repositories.images import Features, HardCategories, Images, Predictions, Prompts, PseudoLabels
+from storage.repositories.images import (
+    Features,
+    HardCategories,
+    Images,
+    MapPlaces,
+    Predictions,
+    Prompts,
+    PseudoLabels,
+)
 from storage.repositories.labels import Classes, LabelMapStatistics, Labels, Reviews
 from storage.repositories.models import Detectors, Generators, Treatments
 from storage.repositories.queue import Assignees, Queue
@@ -48,6 +56,7 @@ class Catalog:
     gold: Gold
     label_map_statistics: LabelMapStatistics
     features: Features
+    map_places: MapPlaces
     assignees: Assignees
     benchmarks: Benchmarks
     snapshots: Snapshots

@@ -16,7 +16,7 @@ _SHA256 = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _MANY = frozenset(
     {
         *("images", "image_features", "predictions", "pseudo_labels", "snapshot_items", "benchmark_items"),
-        *("labels", "label_map_facts", "gold_images"),
+        *("map_places", "labels", "label_map_facts", "gold_images"),
     }
 )
 """Tables of single images: their references are never checkpoints."""

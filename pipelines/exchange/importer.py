@@ -40,11 +40,11 @@ from pipelines.exchange.labels import (
     store_new_labels,
 )
 from pipelines.exchange.metadata import Note, Refusal
+from storage.queries.duplicates import LOOKS
 from storage.workspace import Workspace
 
 BATCH_ROWS = 32
 BATCH_BYTES = 64 * 1024 * 1024
-LOOKS = "look:"
 LOOK = re.compile(r"look:[0-9a-f]{16}")
 NEAR_DUPLICATE_BITS = 8
 """Number of the 64 dHash bits that may differ within a group. Of recompressed, halved, brightened and

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from dataengine.config import Config, Location
 from dataengine.curation.config import HardCategoryConfig, MiningConfig
@@ -13,6 +13,7 @@ from dataengine.treatment.presets import dreambooth
 from dataengine.treatment.repair.config import RepairConfig
 from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
+from storage.queries.lasso import MAX_TEXT, parse_lasso
 
 
 ExportFormat = Literal["folder", "masks", "coco", "fiftyone", "label-studio", "yolo", "hf", "predictions"]
@@ -44,6 +45,15 @@ class ImageQuery(Config):
     selection holds."""
     round: str | None = Field(default=None, max_length=200)
     """Only images generated in this round, by id."""
+    lasso: str | None = Field(default=None, max_length=MAX_TEXT)
+    """Only images inside a polygon on the map of Curate: the map's id, a colon, and the corners x,y,x,y,…"""
+
+    @field_validator("lasso")
+    @classmethod
+    def _check_lasso(cls, lasso: str | None) -> str | None:
+        if lasso is not None:
+            parse_lasso(lasso)
+        return lasso
 
     def filter(self, order: Order = "uncertainty") -> ImageFilter:
         """The filter as the catalog takes it."""
@@ -58,6 +68,7 @@ class ImageQuery(Config):
             round_id=self.round,
             label_class=self.label_class,
             state=self.state,
+            lasso=None if self.lasso is None else parse_lasso(self.lasso),
             order=order,
         )
 

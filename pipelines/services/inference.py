@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from dataengine.errors import InputRefused, ServiceAbsent
+from dataengine.diagnosis.segmenter import segmenter_type
+from dataengine.errors import InputRefused, ModelRefused, ServiceAbsent
 from pipelines.runtime.devices import machine_folder
+from storage.catalog import Catalog
 from storage.workspace import Workspace
 
 MAX_HEADER, MAX_ARRAY, MAX_SIDE = 1 << 16, 64 << 20, 4096
@@ -101,16 +103,36 @@ def segment(
     image: np.ndarray,
     clicks: Sequence[tuple[float, float, bool]],
     box: Sequence[float] | None = None,
+    word: str = "",
 ) -> tuple[float, np.ndarray]:
-    """Score and mask (uint8 HW, 0 or 1) of what was clicked on in a uint8 HWC image, from the inference
-    service; `name` is what its embedding is kept under.
+    """Score and mask (uint8 HW, 0 or 1) of what was clicked on, or of what the word names, in a uint8 HWC
+    image, from the inference service; `name` is what its embedding is kept under.
 
     Raises `ServiceAbsent` when no worker on this machine provides it, `InputRefused` without a segmenter.
     """
-    request = {"call": "segment", "name": name, "clicks": list(clicks), "box": box and list(box)}
+    request = {
+        "call": "segment",
+        "name": name,
+        "clicks": list(clicks),
+        "box": box and list(box),
+        "word": word,
+    }
     header, mask = _call(workspace, request, image)
     assert mask is not None
     return header["score"], mask
+
+
+def segmenter_tools(catalog: Catalog) -> list[str]:
+    """What the registered segmenter offers to annotators: "assist", and "words" if it takes a word; nothing
+    without one."""
+    segmenters = catalog.endpoints.of_kind("segmenter")
+    if not segmenters:
+        return []
+    try:
+        type_ = segmenter_type(segmenters[-1].location)
+    except ModelRefused:
+        return ["assist"]  # the first click says why it cannot be used
+    return ["assist", *(["words"] if type_.words else [])]
 
 
 def estimate(workspace: Workspace, kind: str, settings: dict[str, Any]) -> dict[str, Any]:

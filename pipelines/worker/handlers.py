@@ -49,7 +49,7 @@ def register_job(context: Context, args: dict[str, Any]) -> Result:
 
 
 def features_job(context: Context, args: dict[str, Any]) -> Result:
-    """Compute the champion's encoder features of images that have none."""
+    """Compute the features of images that have none."""
     from pipelines.jobs.compute_embeddings import compute_features
 
     return compute_features(context)
@@ -64,6 +64,7 @@ def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
 
 MODULES = {
     "measure": "pipelines.jobs.train_detector:measure_job",
+    "map": "pipelines.jobs.map_images:map_job",
     "retrain": "pipelines.jobs.train_detector:retrain_job",
     "treat": "pipelines.jobs.treat_generator:treat_job",
     "dreambooth": "pipelines.jobs.learn_instance:learn_job",

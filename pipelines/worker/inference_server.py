@@ -104,7 +104,10 @@ class Service:
             self._segmenter = load_segmenter(location, self.models.device)
             self._segmenter_at = location
         clicks = [(float(x), float(y), bool(inside)) for x, y, inside in request.get("clicks", [])]
-        score, mask = self._segmenter.segment(str(request.get("name")), image, clicks, request.get("box"))
+        word = str(request.get("word") or "")
+        score, mask = self._segmenter.segment(
+            str(request.get("name")), image, clicks, request.get("box"), word
+        )
         return {"score": score}, mask
 
     def _champion(self) -> tuple[str, Any]:

@@ -107,6 +107,7 @@ IMAGE: dict[str, Handling] = {
             "image_features.image_id",
             "labels.image_id",
             "leases.image_id",
+            "map_places.image_id",
             "predictions.image_id",
             "pseudo_labels.image_id",
             "queue_answers.image_id",
@@ -154,8 +155,9 @@ _IDS = """
     detectors.checkpoint detectors.id detectors.parent detectors.round_id detectors.snapshot_id
     endpoints.id generators.id generators.parent generators.treatment_id guests.study_id
     hard_categories.round_id image_features.detector_id image_features.vector images.generator_id
-    images.round_id images.sha256 images.thumbnail invitations.study_id invitations.token_hash
-    job_files.job_id jobs.id labels.detector_id labels.label_map labels.round_id leases.id leases.round_id
+    map_places.map_id images.round_id images.sha256 images.thumbnail invitations.study_id
+    invitations.token_hash job_files.job_id jobs.id labels.detector_id labels.label_map labels.round_id
+    leases.id leases.round_id
     gold_images.label_map predictions.detector_id predictions.map_ref promotions.detector_id
     promotions.previous_id prompts.round_id pseudo_labels.detector_id pseudo_labels.map_ref
     pseudo_labels.round_id queue_answers.round_id queue_items.round_id queue_takers.round_id

@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, t
 from dataengine.records import INJECTED
 from storage import tables
 from storage.catalog import Catalog
+from storage.queries.lasso import Lasso, inside, refuse_outdated
 
 PAGE = 48
 COUNT_LIMIT = 10_000
@@ -36,6 +37,8 @@ class ImageFilter:
     """Only images on which the newest revision of any author marks that class."""
     state: State | None = None
     labelled: bool | None = None
+    lasso: Lasso | None = None
+    """Only images that lie inside of it on the map."""
     order: Order = "uncertainty"
     """Sorted by age, images without a prediction are included unless confidence is bounded."""
 
@@ -88,6 +91,7 @@ def page_of_images(
     The last page is as fast as the first, and no image occurs on two pages.
     """
     image_filter = image_filter or ImageFilter()
+    refuse_outdated(catalog, image_filter.lasso)
     detector_id = image_filter.detector_id or champion_id(catalog)
     statement, key, ascending = _ordered(image_filter, detector_id)
     if after is not None:
@@ -106,6 +110,7 @@ def count_of_images(
     """Number of images that match the filter, counted up to `limit` only: pages then show "10,000 or
     more"."""
     image_filter = image_filter or ImageFilter()
+    refuse_outdated(catalog, image_filter.lasso)
     statement, _, _ = _ordered(image_filter, image_filter.detector_id or champion_id(catalog))
     return catalog.connection.scalar(select(func.count()).select_from(statement.limit(limit).subquery())) or 0
 
@@ -138,6 +143,8 @@ def matching(image_filter: ImageFilter, category: bool = True) -> list[ColumnEle
             conditions.append(column == value)
     if image_filter.source is None:
         conditions.append(collected())
+    if image_filter.lasso is not None:
+        conditions.append(images.id.in_(inside(image_filter.lasso)))
     labelled = images.id.in_(select(tables.labels.c.image_id))
     if image_filter.labelled is not None:
         conditions.append(labelled if image_filter.labelled else ~labelled)
@@ -219,6 +226,7 @@ def _scored(image_filter: ImageFilter, detector_id: str) -> tuple[Select[Any], t
     of_image = matching(image_filter, category=False)
     few = (
         image_filter.labelled
+        or image_filter.lasso
         or image_filter.round_id
         or image_filter.label_class
         or image_filter.state not in (None, "unlabelled")

@@ -18,6 +18,7 @@ from storage.queries.images import (
     newest_verdict,
     within_bounds,
 )
+from storage.queries.lasso import refuse_outdated
 
 Conditions = Sequence[ColumnElement[bool]]
 """Conditions on the table of images."""
@@ -25,6 +26,7 @@ Conditions = Sequence[ColumnElement[bool]]
 
 def conditions_of(catalog: Catalog, image_filter: ImageFilter) -> list[ColumnElement[bool]]:
     """The filter's conditions, with the bounds of confidence by its detector or else today's champion."""
+    refuse_outdated(catalog, image_filter.lasso)
     conditions = matching(image_filter)
     if image_filter.bounded:
         conditions.append(within_bounds(image_filter, image_filter.detector_id or champion_id(catalog)))

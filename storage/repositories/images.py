@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, exists, func, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, func, select, update
 
 from dataengine.errors import Conflict, NotFound
 from dataengine.records import (
@@ -274,36 +274,30 @@ class Prompts(Rows[Prompt]):
         return self._records(statement if purpose is None else statement.where(table.purpose == purpose))
 
 
-FEATURE_LENGTH = 96
+FEATURE_LENGTH = 192
 """Bytes of a stored feature vector; a multiple of three, so that many decode as one text."""
 
 
 class Features:
-    """Feature vectors, one per image and detector, for similarity search."""
+    """Feature vectors, one per image and kind of features, for similarity search and the map."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def add_many(self, detector_id: str, vectors: Mapping[str, NDArray[np.int8]]) -> int:
-        """Store vectors by image id, int8 of length 96; returns the number of new ones."""
+    def add_many(self, features: str, vectors: Mapping[str, NDArray[np.int8]]) -> int:
+        """Store vectors by image id, int8 of length 192; returns the number of new ones."""
         rows = [
-            {
-                "image_id": id,
-                "detector_id": detector_id,
-                "vector": base64.b64encode(vector.tobytes()).decode(),
-            }
+            {"image_id": id, "features": features, "vector": base64.b64encode(vector.tobytes()).decode()}
             for id, vector in vectors.items()
         ]
         return insert_new(self._connection, tables.image_features, rows)
 
-    def missing(self, detector_id: str) -> list[str]:
-        """Ids of active images without a vector of that detector, in order; injected artifacts are no
+    def missing(self, features: str) -> list[str]:
+        """Ids of active images without a vector of these features, in order; injected artifacts are no
         images to find."""
-        images, features = tables.images.c, tables.image_features.c
+        images, vectors = tables.images.c, tables.image_features.c
         has = exists(
-            select(features.image_id).where(
-                features.image_id == images.id, features.detector_id == detector_id
-            )
+            select(vectors.image_id).where(vectors.image_id == images.id, vectors.features == features)
         )
         statement = (
             select(images.id)
@@ -312,19 +306,56 @@ class Features:
         )
         return list(self._connection.scalars(statement))
 
-    def of(self, detector_id: str, limit: int) -> tuple[list[str], NDArray[np.int8]]:
-        """Ids and vectors, int8 N×96, of at most `limit` images of that detector."""
-        features = tables.image_features.c
+    def of(self, features: str, limit: int) -> tuple[list[str], NDArray[np.int8]]:
+        """Ids in order and vectors, int8 N×192, of at most `limit` active images."""
+        images, vectors = tables.images, tables.image_features.c
         statement = (
-            select(features.image_id, features.vector).where(features.detector_id == detector_id).limit(limit)
+            select(vectors.image_id, vectors.vector)
+            .join(images, images.c.id == vectors.image_id)
+            .where(vectors.features == features, images.c.status == "active")
+            .order_by(vectors.image_id)
+            .limit(limit)
         )
         rows = self._connection.execute(statement).all()
         raw = base64.b64decode("".join(row.vector for row in rows))
         return [row.image_id for row in rows], np.frombuffer(raw, np.int8).reshape(-1, FEATURE_LENGTH)
 
-    def get(self, detector_id: str, image_id: str) -> NDArray[np.int8] | None:
+    def get(self, features: str, image_id: str) -> NDArray[np.int8] | None:
         """One image's vector, or None."""
-        features = tables.image_features.c
-        key = features.detector_id == detector_id, features.image_id == image_id
-        vector = self._connection.scalar(select(features.vector).where(*key))
+        vectors = tables.image_features.c
+        key = vectors.features == features, vectors.image_id == image_id
+        vector = self._connection.scalar(select(vectors.vector).where(*key))
         return None if vector is None else np.frombuffer(base64.b64decode(vector), np.int8)
+
+
+class MapPlaces:
+    """The places of images on the newest map, as whole numbers in [0, 65535]."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def current(self) -> str | None:
+        """The id of the newest map, or None."""
+        return self._connection.scalar(select(tables.map_places.c.map_id).limit(1))
+
+    def replace(self, map_id: str, ids: Sequence[str], places: NDArray[np.uint16]) -> None:
+        """Store a map, N×2 for the images in order, in place of the one before. Images that were erased since
+        are left out."""
+        images, places_table = tables.images.c, tables.map_places
+        self._connection.execute(delete(places_table))
+        present = set(self._connection.scalars(select(images.id)))
+        rows = [
+            {"image_id": id, "map_id": map_id, "x": x, "y": y}
+            for id, (x, y) in zip(ids, places.tolist(), strict=True)
+            if id in present
+        ]
+        if rows:
+            self._connection.execute(places_table.insert(), rows)
+
+    def missing(self, map_id: str | None, features: str) -> int:
+        """Number of active images that have such features and no place on the map."""
+        images, places, vectors = tables.images.c, tables.map_places.c, tables.image_features.c
+        placed = exists().where(places.image_id == images.id, places.map_id == map_id)
+        has = exists().where(vectors.image_id == images.id, vectors.features == features)
+        statement = select(func.count()).where(images.status == "active", has, ~placed)
+        return self._connection.scalar(statement) or 0

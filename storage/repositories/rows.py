@@ -79,7 +79,7 @@ def insert_new(
     number."""
     if not rows:
         return 0
-    key = tuple(unique) or tuple(column.name for column in table.primary_key)
+    key = tuple(unique) or tuple(column.key for column in table.primary_key)
     statement = _inserting(table, key, connection.dialect.name)
     ordered = sorted(
         rows, key=lambda row: tuple(row[name] for name in key)
@@ -90,7 +90,7 @@ def insert_new(
 @cache
 def _inserting(table: Table, key: tuple[str, ...], dialect: str) -> Insert:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    statement = insert(table).on_conflict_do_nothing(index_elements=key)
+    statement = insert(table).on_conflict_do_nothing(index_elements=[table.c[name] for name in key])
     return statement.execution_options(preserve_rowcount=True)
 
 

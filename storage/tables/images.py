@@ -1,6 +1,6 @@
 """Tables of images, predictions and prompts."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, Table
+from sqlalchemy import BigInteger, Column, Index, Integer, Table, Text
 
 from storage.tables.columns import (
     boolean,
@@ -18,9 +18,19 @@ image_features = Table(
     "image_features",
     metadata,
     image_key(),
-    key("detector_id"),
+    Column("detector_id", Text, key="features", primary_key=True),
     text("vector"),
-    Index(None, "detector_id"),
+    Index(None, "features"),
+)
+
+map_places = Table(
+    "map_places",
+    metadata,
+    image_key(),
+    key("map_id"),
+    integer("x"),
+    integer("y"),
+    Index(None, "map_id", "x", "y"),
 )
 
 images = Table(

@@ -24,6 +24,7 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.bench.annotate_server import PASSWORD
 from tests.bench.base import over_base
+from tests.bench.desks_map import map_figures
 from tests.bench.desks_pages import page_figures, served, signed_in
 from tests.bench.harness import Figure, bootstrap, figure, quick, write
 from tests.services import chromium_path
@@ -66,7 +67,7 @@ def main() -> None:
             found = [redraw(browser, url, points, times), lag(browser, url, workspace, seconds)]
         browser.close()
         workspace.close()
-    write("desks", [*page_figures(), *found, *over_base("desks")], seeds=[0])
+    write("desks", [*page_figures(), *map_figures(), *found, *over_base("desks")], seeds=[0])
 
 
 def running(workspace: Workspace, run: str) -> Job:

@@ -26,12 +26,13 @@ from pipelines.services.annotation import (
     take_lease,
 )
 from pipelines.services.detectors import note_on_image
+from pipelines.services.inference import segmenter_tools
 from pipelines.services.schemas import Short
 from storage.catalog import Catalog
 from storage.queries.annotation import annotator_day
 from storage.workspace import Workspace
 from ui.annotate.annotator import Annotator
-from ui.annotate.assist import assist_routes, can_assist
+from ui.annotate.assist import assist_routes
 from ui.annotate.gold import opinion_routes
 from ui.annotate.schemas import (
     MAX_AHEAD,
@@ -108,7 +109,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
                 return Response(status_code=204)
             image = catalog.images.get(lease.image_id)
             sender = catalog.queue.sent_by(image.id, lease.round_id)
-            task = describe(catalog, image, person, sender, can_assist(catalog))
+            task = describe(catalog, image, person, sender, segmenter_tools(catalog))
             catalog.commit()
         return task | {"lease": lease.id, "expires": lease.expires}
 
@@ -135,7 +136,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             require_editable(catalog, label.image_id, person.name)
             image = catalog.images.get(label.image_id)
             verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
-            task = describe(catalog, image, person, label.detector_id, can_assist(catalog))
+            task = describe(catalog, image, person, label.detector_id, segmenter_tools(catalog))
         drawn = shown(packed_label_map_of(workspace, label), label.lead_seconds, label.created)
         note = verdicts[-1].note if verdicts else ""
         return task | {"lease": None, "expires": None, "answer": drawn, "note": note}
@@ -218,7 +219,7 @@ def day_of(catalog: Catalog, annotator: str) -> tuple[int, int]:
 
 
 def describe(
-    catalog: Catalog, image: Image, person: Person, sender: str | None, assist: bool
+    catalog: Catalog, image: Image, person: Person, sender: str | None, tools: list[str]
 ) -> dict[str, Any]:
     """Everything the page needs about an image except its lease.
 
@@ -255,7 +256,7 @@ def describe(
         "revision": mine.revision if mine else 0,
         "draft": shown_draft(draft),
         "comments": len(readable),
-        "tools": ["assist"] if assist else [],
+        "tools": tools,
     }
 
 

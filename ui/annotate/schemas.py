@@ -60,13 +60,14 @@ class Point(RequestBody):
 
 
 class Ask(RequestBody):
-    """Clicks or a box (left, top, right, bottom) around the object to segment."""
+    """Clicks or a box (left, top, right, bottom) around the object to segment, or a word for it."""
 
     image: Short
     points: list[Point] = Field(default=[], max_length=64)
     box: list[Annotated[float, Field(ge=0, le=4096, allow_inf_nan=False)]] | None = Field(
         default=None, min_length=4, max_length=4
     )
+    word: Annotated[str, Field(max_length=200, pattern=r"^[^\x00]*$")] = ""
 
 
 class TriageBody(RequestBody):
@@ -126,7 +127,8 @@ class Task(BaseModel):
     note: str = ""
     """The reviewer's note on a returned label."""
     comments: int = 0
-    tools: list[Literal["assist"]] = []
+    tools: list[Literal["assist", "words"]] = []
+    """"assist" where a segmenter is registered, "words" where it takes a word."""
 
 
 class Submitted(BaseModel):

@@ -6,15 +6,13 @@ Images are paged by cursor; filters are query parameters, so that a link keeps t
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import Field
 from starlette.responses import JSONResponse
 
-from dataengine.errors import InputRefused, NotFound
-from dataengine.records import Image
+from dataengine.errors import InputRefused
+from dataengine.records import Image, threshold_of
 from pipelines.selections.config import ImageQuery
-from pipelines.services import jobs
 from pipelines.services.agreement import compute_map_statistics, disagreements
 from pipelines.services.annotation import comments_for
 from pipelines.services.detectors import note_on_image
@@ -23,7 +21,6 @@ from storage.queries import labels as label_queries
 from storage.queries.images import (
     COUNT_LIMIT,
     Cursor,
-    ImageCard,
     ImageFilter,
     cards_of,
     champion_id,
@@ -34,7 +31,9 @@ from storage.queries.images import (
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
 from ui.curate.agreement import agreement_routes
+from ui.curate.atlas import atlas_routes
 from ui.curate.benchmarks import benchmark_routes
+from ui.curate.cards import card
 from ui.curate.categories import category_routes
 from ui.curate.repairs import repair_routes
 from ui.curate.reviews import review_routes, shown_review
@@ -45,8 +44,6 @@ from ui.web.sessions import Person, Requires
 READERS = roles("curator", "engineer")
 CURATING = Requires(READERS, "curating")
 Reader = Annotated[Person, CURATING]
-SIMILAR_FROM = 100_000
-"""Most images that "more like this" compares; 9.6 MB of vectors."""
 
 
 class Wanted(ImageQuery):
@@ -79,6 +76,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
     routes = APIRouter(prefix="/api/curate", dependencies=[CURATING])
     for more in (category_routes, review_routes, benchmark_routes, agreement_routes, repair_routes, work_routes):
         routes.include_router(more(workspace))
+    routes.include_router(atlas_routes(workspace))
 
     @routes.get("/choices")
     def choices(person: Reader) -> dict[str, Any]:
@@ -111,16 +109,6 @@ def curate_routes(workspace: Workspace) -> APIRouter:
             known = image_detail(catalog, catalog.images.get(image_id), person)
             return known | {"gold": gold_seen(catalog, image_id, person)}
 
-    @routes.get("/similar/{image_id}")
-    def similar(image_id: str, limit: Annotated[int, Query(ge=1, le=200)] = 47) -> dict[str, Any]:
-        with workspace.catalog(read_only=True) as catalog:
-            return more_like(catalog, catalog.images.get(image_id), limit)
-
-    @routes.post("/features")
-    def features(person: Reader) -> dict[str, str]:
-        job = jobs.request_job(workspace, "features", {}, person.name)
-        return {"job": job.id}
-
     return routes
 
 
@@ -143,26 +131,6 @@ def all_choices(catalog: Catalog) -> dict[str, Any]:
         "annotators": people,
         "folders": [{"id": one.id, "name": one.name} for one in catalog.endpoints.of_kind("folder")],
         "open_rounds": [one.id for one in catalog.rounds.list() if one.state in ("running", "waiting")],
-    }
-
-
-def card(found: ImageCard, **more: Any) -> dict[str, Any]:
-    """A card as the grid shows it; pixels and maps are fetched from /api/images."""
-    return {
-        "id": found.id,
-        "prompt": found.prompt,
-        "category": found.category,
-        "source": found.source,
-        "split": found.split,
-        "generator": found.generator_id,
-        "height": found.height,
-        "width": found.width,
-        "round": found.round_id,
-        "max": found.max,
-        "uncertainty": found.uncertainty,
-        "map": found.map_ref is not None,
-        "labelled": found.labelled,
-        **more,
     }
 
 
@@ -221,6 +189,7 @@ def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, An
     ]
     return {
         **{name: known[name] for name in (*shown, "round_id", "height", "width", "created", "settings")},
+        "detectors": detectors_on(catalog, image.id),
         "predictions": [
             {
                 "detector": detector.name,
@@ -250,29 +219,23 @@ def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, An
     }
 
 
-def more_like(catalog: Catalog, image: Image, limit: int) -> dict[str, Any]:
-    """Images by cosine similarity of detector features, the most similar first.
-
-    Raises `NotFound`, saying what to do, while the image's features are not computed.
-    """
-    detector = champion_id(catalog)
-    mine = None if detector is None else catalog.features.get(detector, image.id)
-    if detector is None or mine is None:
-        raise NotFound(
-            "this image is not in the champion's similarity index yet; press “Build similarity index” and "
-            "try again once that job (Rounds → Jobs and workers) has finished"
+def detectors_on(catalog: Catalog, image_id: str) -> list[dict[str, Any]]:
+    """Every detector that can be chosen or has looked at the image, the champion first, then the newest: its
+    verdict, or that it has not looked."""
+    champion, offered = champion_id(catalog), {one.id for one in catalog.detectors.offered()}
+    shown = []
+    for detector in reversed(catalog.detectors.list()):
+        found = catalog.predictions.get(image_id, detector.id)
+        if found is None and detector.id not in offered:
+            continue
+        shown.append(
+            {
+                "id": detector.id,
+                "name": detector.name,
+                "champion": detector.id == champion,
+                "looked": found is not None,
+                "max": found and found.max,
+                "threshold": threshold_of(detector),
+            }
         )
-    ids, vectors = catalog.features.of(detector, SIMILAR_FROM)
-    closeness = cosine(vectors, mine)
-    order = np.argsort(-closeness)[: limit + 1]
-    near = [(ids[int(i)], float(closeness[i])) for i in order if ids[int(i)] != image.id][:limit]
-    by_id = dict(near)
-    cards = cards_of(catalog, [id for id, _ in near], detector)
-    return {"cards": [card(one, similarity=by_id[one.id]) for one in cards], "compared": len(ids)}
-
-
-def cosine(vectors: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """Cosine of every row of int8 N×D with one int8 D, float32 N; 0 for a zero vector."""
-    rows, wanted = vectors.astype(np.float32), one.astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=1) * np.linalg.norm(wanted)
-    return np.divide(rows @ wanted, lengths, out=np.zeros(len(rows), np.float32), where=lengths > 0)
+    return sorted(shown, key=lambda one: not one["champion"])

@@ -112,22 +112,6 @@ def test_an_images_story(curator: TestClient, workspace: Workspace) -> None:
     assert curator.get("/api/curate/images/none").status_code == 404
 
 
-def test_more_like_this_says_how_to_get_features_and_then_finds(
-    curator: TestClient, workspace: Workspace
-) -> None:
-    ids = ids_of(workspace)
-    refused = curator.get(f"/api/curate/similar/{ids[0]}")
-    assert refused.status_code == 404 and "Build similarity index" in refused.json()["error"]
-    vectors = np.random.default_rng(0).integers(-60, 60, (len(ids), 96)).astype(np.int8)
-    vectors[3] = vectors[0] + 1
-    with workspace.catalog() as catalog:
-        catalog.features.add_many("d1", dict(zip(ids, vectors, strict=True)))
-        catalog.commit()
-    near = curator.get(f"/api/curate/similar/{ids[0]}").json()["cards"]
-    assert near[0]["id"] == ids[3] and near[0]["similarity"] > 0.99 and len(near) == 7
-    assert curator.post("/api/curate/features").status_code == 200
-
-
 def test_while_the_champion_has_seen_nothing_the_newest_that_has_shows_the_hard_categories(
     curator: TestClient, workspace: Workspace
 ) -> None:

@@ -62,10 +62,11 @@ OWN_SECRET = ("/login", "/label-studio/", "/join")
 JUDGING = {
     ("POST", "/api/curate/reviews"),
     ("POST", "/api/curate/open"),
+    ("POST", "/api/curate/duplicates/erase"),
     ("POST", "/api/curate/benchmarks/{benchmark_id}/settle"),
     ("POST", "/api/curate/benchmarks/{benchmark_id}/settle-agreed"),
 }
-"""What engineers, who read the curation desk, may not do there: judge labels."""
+"""What engineers, who read the curation desk, may not do there: judge labels, erase images."""
 GRADIO_DESKS = sorted(ACCESS.gradio)
 SIGNING_OUT = {"/logout", "/api/logout"}
 

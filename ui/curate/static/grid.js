@@ -1,20 +1,19 @@
 // The grid: filters in the address, pages by key, the detector's map on hover, and one image enlarged.
-import { get, post } from "/static/api.js";
-import { address, h, nothing, query, say, select, tell } from "/static/dom.js";
-import { count, number, percent, when } from "/static/format.js";
-import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "/static/images.js";
-import { openCanvas } from "./assign.js";
-import { goldMark, makeGold } from "./gold.js";
-import { repairPanel } from "./repairs.js";
+import { get } from "/static/api.js";
+import { address, h, nothing, select, tell } from "/static/dom.js";
+import { count, number, percent } from "/static/format.js";
+import { drawHeat, thumbnail } from "/static/images.js";
+import { openImage } from "./large_view.js";
+import { similar, similarity } from "./similar.js";
 import { workBar } from "./work.js";
 
-const FILTERS = ["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
+const FILTERS = ["lasso", "category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
 const SORTS = [["uncertainty", "Most uncertain"], ["max", "Highest confidence"], ["disagreement", "Most disagreement"], ["newest", "Newest"], ["oldest", "Oldest"]];
 const STATES = [["unlabelled", "not labelled"], ["waiting", "waiting for annotators"], ["unreviewed", "to review"], ["approved", "approved"], ["returned", "returned"], ["refused", "refused"]];
 const any = (values) => [["", "any"], ...values.map((value) => (Array.isArray(value) ? value : [value, value]))];
 let always = localStorage.getItem("curate.overlay") === "always";
 
-export async function images(root, { choices, asked, go, current }) {
+export async function images(root, { choices, asked, go, again, current }) {
   const filters = Object.fromEntries(FILTERS.filter((name) => asked[name]).map((name) => [name, asked[name]]));
   const standing = standIn(choices.detectors, filters.detector);
   const chosen = Object.keys(filters).length > 0;
@@ -22,18 +21,20 @@ export async function images(root, { choices, asked, go, current }) {
   const grid = h("div", { class: "grid", role: "list" });
   const total = h("span", { class: "total", role: "status" });
   const more = h("div", { class: "more" });
-  root.append(bar(choices, filters, chosen, go, total), standing && !asked.like ? standInNote(standing) : "", asked.like ? similarHead(asked.like, go) : "", grid, more);
+  root.append(bar(choices, filters, chosen, go, total), standing && !asked.like ? standInNote(standing) : "");
+  let alike = {};
   if (asked.like) {
-    await like(grid, total, asked.like, go);
+    alike = await similar(root, { id: asked.like, go, again, grid, tile: (card) => tile(card, undefined, go) });
   } else {
+    root.append(grid, more);
     await turnPage(grid, more, filters, null, go);
     get(`/api/curate/count${address(filters)}`).then(
       (matches) => { total.textContent = `${count(matches.count)}${matches.more ? " or more" : ""} image${matches.count === 1 ? "" : "s"}`; },
       () => {},
     );
   }
-  if (asked.image && current()) open(asked.image, go);
-  return { leave: () => document.querySelector("dialog.detail")?.remove() };
+  if (asked.image && current()) openImage(asked.image, { go, detector: filters.detector });
+  return { ...alike, leave: () => document.querySelector("dialog.detail")?.remove() };
 }
 
 // A new champion has no predictions before the next round: the newest detector with predictions stands in for it,
@@ -72,6 +73,7 @@ function bar(choices, filters, chosen, go, total) {
     select("source", "Source", any(["generated", "real", "imported", "drawn", "injected", "repaired"]), filters.source, change),
     select("round", "Round", any(choices.rounds), filters.round, change),
   ];
+  if (filters.lasso) fields.push(h("input", { type: "hidden", name: "lasso", value: filters.lasso }));
   const form = h("form", { class: "filters card", onsubmit: (event) => event.preventDefault() }, fields);
   const overlay = h("input", { type: "checkbox", checked: always, onchange: () => {
     always = overlay.checked;
@@ -80,9 +82,9 @@ function bar(choices, filters, chosen, go, total) {
     if (always) document.querySelectorAll(".tile").forEach((tile) => tile.heat());
   } });
   const reset = chosen ? h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Clear filters") : null;
-  return h("div", { class: "top" }, form, workBar(filters, () => go({ view: "images", ...filters })), h("div", { class: "line" }, total, reset, h("span", { class: "gap" }),
+  return h("div", { class: "top" }, form, workBar(filters, () => go({ view: "images", ...filters })), h("div", { class: "line" }, total, filters.lasso ? h("span", { class: "hint chip" }, "inside a lasso on the map") : null, reset, h("span", { class: "gap" }),
     h("label", { class: "switch" }, overlay, "Always show the artifact map"),
-    h("button", { type: "button", class: "button quiet", onclick: () => tell(post("/api/curate/features"), "Similarity index queued. Rounds → Jobs and workers shows its progress.") }, "Build similarity index")));
+    h("button", { type: "button", class: "link", onclick: () => go({ ...filters, view: "map" }) }, "Show these on the map")));
 }
 
 function range(name, label, value, change) {
@@ -114,12 +116,11 @@ function watchEnd(more) {
 
 function tile(card, detector, go) {
   const canvas = h("canvas", { class: "heat", "aria-hidden": "true" });
-  const figures = [
+  const figures = similarity(card) ?? [
     card.max === null ? "not diagnosed" : number(card.max),
     card.disagreement === undefined ? null : `disagreement ${percent(card.disagreement)}`,
-    card.similarity === undefined ? null : `similarity ${percent(card.similarity)}`,
   ].filter(Boolean).join(" · ");
-  const made = h("button", { type: "button", class: "tile", role: "listitem", title: card.prompt, "data-id": card.id, onclick: () => open(card.id, go, detector) },
+  const made = h("button", { type: "button", class: "tile", role: "listitem", title: card.prompt, "data-id": card.id, onclick: () => openImage(card.id, { go, detector }) },
     h("span", { class: "picture" }, h("img", { src: thumbnail(card.id), alt: card.prompt || card.category || "image", loading: "lazy" }), canvas,
       card.labelled ? h("i", { class: "badge", title: "labelled" }, "✓") : null),
     h("span", { class: "caption" }, h("b", {}, card.category ?? (card.prompt || card.source)), h("span", {}, figures)),
@@ -135,94 +136,4 @@ function tile(card, detector, go) {
   made.addEventListener("focus", made.heat);
   if (always) made.heat();
   return made;
-}
-
-function similarHead(id, go) {
-  return h("div", { class: "line like" }, h("img", { src: thumbnail(id), alt: "" }), h("b", {}, "More like this, by the champion’s features"),
-    h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Back to all images"));
-}
-
-async function like(grid, total, id, go) {
-  const similar = await tell(get(`/api/curate/similar/${id}`));
-  if (!similar) {
-    grid.append(nothing("This image is not in the similarity index yet. Press “Build similarity index”, then try again."));
-    return;
-  }
-  grid.append(...similar.cards.map((card) => tile(card, undefined, go)));
-  total.textContent = `compared with ${count(similar.compared)} images`;
-}
-
-// ---- one image large ---------------------------------------------------------------------------
-
-async function open(id, go, detector) {
-  const known = await tell(get(`/api/curate/images/${id}`));
-  if (!known) return;
-  document.querySelector("dialog.detail")?.remove();
-  history.replaceState(null, "", address({ ...query(), image: id }));
-  const heat = h("canvas", { class: "heat drawn" });
-  const drawing = h("canvas", { class: "labels" });
-  const stage = h("div", { class: "stage" }, h("img", { src: pixels(id), alt: known.prompt || "image" }), heat, drawing);
-  drawHeat(heat, id, detector);
-  const toggles = [layer("Artifact map", heat, true)];
-  const authors = [...new Set(known.labels.map((one) => one.author))];
-  if (authors.length) {
-    drawLabels(drawing, labelOf(id, authors[0]));
-    toggles.push(layer("Label", drawing, true));
-    if (authors.length > 1) toggles.push(select("author", "of", authors.map((name) => [name, name]), authors[0], (event) => drawLabels(drawing, labelOf(id, event.target.value))));
-  }
-  const dialog = h("dialog", { class: "detail card", onclose: () => {
-    const { image, ...rest } = query();
-    history.replaceState(null, "", address(rest));
-    dialog.remove();
-  } },
-    h("div", { class: "left" }, stage, h("div", { class: "line" }, toggles)),
-    h("div", { class: "right" },
-      h("header", {}, h("h2", {}, known.category ?? "No category"), h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() }, "×")),
-      h("p", { class: "prompt" }, known.prompt || "No prompt."),
-      h("div", { class: "line actions" },
-        h("button", { type: "button", class: "button", onclick: () => openCanvas(id) }, "Annotate"),
-        h("button", { type: "button", class: "button quiet", onclick: () => { dialog.close(); go({ view: "images", like: id }); } }, "More like this"),
-        h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("Link copied.")) }, "Copy link")),
-      known.gold?.chosen ? goldMark(id, known.gold, () => open(id, go, detector)) : null,
-      ...known.predictions.filter((one) => one.note).map((one) => h("p", { class: "hint" }, one.note)),
-      known.source === "repaired" ? null : repairPanel(known),
-      factList(known), labelList(known, () => open(id, go, detector)), commentList(known)));
-  document.body.append(dialog);
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-  dialog.showModal();
-  dialog.scrollTop = 0;  // focus goes to a control below the image
-}
-
-function layer(text, canvas, on) {
-  const box = h("input", { type: "checkbox", checked: on, onchange: () => { canvas.hidden = !box.checked; } });
-  return h("label", { class: "switch" }, box, text);
-}
-
-function factList(known) {
-  const facts = [
-    ["size", `${known.height} × ${known.width}`], ["source", `${known.source}, ${known.split}`], ["generator", known.generator_id],
-    ["seed", known.seed], ["licence", known.licence], ["round", known.round_id], ["origin", known.origin], ["created", when(known.created)],
-    ...known.predictions.map((one) => [one.detector, `max ${number(one.max)}, mean ${number(one.mean, 3)}, uncertainty ${number(one.uncertainty)}`]),
-    ...known.answers.map((one) => [one.model, `${one.category} (${percent(one.confidence)})`]),
-    ["snapshots", known.snapshots.length ? known.snapshots.map((id) => id.slice(0, 8)).join(", ") : null],
-    ["assigned to", known.takers.join(", ")],
-  ];
-  return h("dl", { class: "facts" }, facts.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
-}
-
-const VERDICT = { accepted: "approved", rejected: "returned", corrected: "replaced" };
-
-function labelList(known, changed) {
-  if (!known.labels.length) return nothing("No labels yet.");
-  const newest = new Set(known.labels.filter((one, at) => known.labels.findIndex((other) => other.author === one.author) === at));
-  const usable = (one) => known.gold && !known.gold.chosen && newest.has(one) && !["rejected", "corrected"].includes(one.review?.verdict);
-  return h("ul", { class: "history" }, known.labels.map((one) => h("li", {},
-    h("b", {}, `${one.author}, revision ${one.revision}`),
-    h("span", {}, `${one.clean ? "clean" : "drawn"} · ${when(one.created)}${one.seconds ? ` · ${Math.round(one.seconds)} s` : ""}`),
-    one.review ? h("em", { class: `verdict ${one.review.verdict}` }, `${VERDICT[one.review.verdict]} by ${one.review.by}${one.review.note ? `: ${one.review.note}` : ""}`) : h("em", { class: "verdict" }, "not reviewed"),
-    usable(one) ? [" · ", makeGold(known.id, one.author, changed)] : null)));
-}
-
-function commentList(known) {
-  return known.comments.length ? h("ul", { class: "history" }, known.comments.map((one) => h("li", {}, h("b", {}, one.author), h("span", {}, one.text)))) : null;
 }
