@@ -9,6 +9,7 @@ from storage.tables.annotation import (
     receipts,
 )
 from storage.tables.columns import Located, LocatedJson, Tuples, metadata
+from storage.tables.curation import image_tags, pilots, saved_views
 from storage.tables.datasets import benchmark_items, benchmarks, snapshot_items, snapshots
 from storage.tables.images import (
     category_answers,
@@ -44,6 +45,7 @@ __all__ = [
     "guests",
     "hard_categories",
     "image_features",
+    "image_tags",
     "images",
     "invitations",
     "job_files",
@@ -53,6 +55,7 @@ __all__ = [
     "labels",
     "leases",
     "metadata",
+    "pilots",
     "predictions",
     "promotions",
     "prompts",
@@ -63,6 +66,7 @@ __all__ = [
     "receipts",
     "reviews",
     "rounds",
+    "saved_views",
     "sessions",
     "snapshot_items",
     "snapshots",

@@ -10,10 +10,9 @@ from storage.catalog import Catalog
 from storage.queries.categories import histograms
 from storage.queries.datasets import pseudo_examples
 from storage.queries.domains import count_elsewhere, elsewhere
-from storage.queries.images import ImageFilter, page_of_images
+from storage.queries.images import ImageFilter, conditions_of, page_of_images
 from storage.queries.selections import (
     Conditions,
-    conditions_of,
     count_by_category,
     count_of_selection,
     minable,

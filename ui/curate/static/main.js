@@ -1,10 +1,11 @@
-// The curation desk: one page with seven views.
+// The curation desk: one page with eight views.
 import { get } from "/static/api.js";
 import { router } from "/static/router.js";
 import { benchmark } from "./benchmark.js";
 import { balance, categories } from "./categories.js";
 import { images } from "./grid.js";
 import { people } from "./people.js";
+import { pilots } from "./pilots.js";
 import { repairs } from "./repairs.js";
 import { review } from "./review.js";
 
@@ -13,6 +14,6 @@ let choices = null;
 router({
   home: "/curate",
   title: "Curate",
-  views: { images, categories, review, benchmark, balance, repairs, people },
+  views: { images, categories, review, benchmark, balance, repairs, pilots, people },
   prepare: async () => ({ choices: (choices ??= await get("/api/curate/choices")) }),
 });
