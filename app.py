@@ -36,6 +36,7 @@ if _why := why_unusable():
 
 from pipelines.cli import (  # noqa: E402 (only after the check)
     compare,
+    curation,
     dreambooth,
     exchange,
     exports,
@@ -140,6 +141,7 @@ COMMANDS = (
     *rounds.COMMANDS,
     *stages.COMMANDS,
     *selections.COMMANDS,
+    *curation.COMMANDS,
     *train.COMMANDS,
     *injection.COMMANDS,
     *exchange.COMMANDS,

@@ -44,6 +44,7 @@ def ids_of(catalog: Catalog, conditions: Conditions, limit: int = 7) -> list[str
         ImageFilter(lowest=0.5, detector_id="old"),
         ImageFilter(state="unlabelled", highest=0.5),
         ImageFilter(labelled=True),
+        ImageFilter(detector_id="old"),
     ],
 )
 def test_a_selection_is_what_the_pages_show(filled: Catalog, image_filter: ImageFilter) -> None:
