@@ -68,16 +68,16 @@ def send(call: Call) -> Any:
     )
     found = send_images(call.workspace, body, ACTOR)
     call.say(
-        f"{count_of(found['sent'], 'image')} sent to annotators; {found['left_out']} left out (labelled, queued, "
-        "in a benchmark, or beyond the limit)"
+        f"{count_of(found['sent'], 'image')} sent to annotators; {found['left_out']} left out (labelled, "
+        "queued, in a benchmark, or beyond the limit)"
     )
     return found
 
 
 def split_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Move images to a split, with all images of their groups. Groups with an image of a benchmark or of a "
-        "training set stay."
+        "Move images to a split, with all images of their groups. Groups with an image of a benchmark or "
+        "of a training set stay."
     )
     _chosen_arguments(parser)
     parser.add_argument("--to", required=True, choices=("train", "validation"), help="the split")

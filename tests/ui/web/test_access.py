@@ -38,6 +38,7 @@ MATRIX = {
     "/curate": {"curator", "engineer", "admin"},
     "/api/curate": {"curator", "engineer", "admin"},
     "/api/curate/people": {"curator", "admin"},
+    "/api/curate/pilots": {"curator", "admin"},
     "/train": {"engineer", "admin"},
     "/api/train": {"engineer", "admin"},
     "/treat": {"engineer", "admin"},
@@ -57,10 +58,12 @@ OWN_SECRET = ("/login", "/label-studio/", "/join")
 JUDGING = {
     ("POST", "/api/curate/reviews"),
     ("POST", "/api/curate/open"),
+    ("POST", "/api/curate/selected/erasure"),
+    ("POST", "/api/curate/selected/erase"),
     ("POST", "/api/curate/benchmarks/{benchmark_id}/settle"),
     ("POST", "/api/curate/benchmarks/{benchmark_id}/settle-agreed"),
 }
-"""What engineers, who read the curation desk, may not do there: judge labels."""
+"""What engineers, who read the curation desk, may not do there: judge labels, erase images."""
 GRADIO_DESKS = sorted(ACCESS.gradio)
 SIGNING_OUT = {"/logout", "/api/logout"}
 

@@ -80,7 +80,7 @@ function bar(choices, filters, go, total, hidden) {
     if (values.sort === (values.search ? "newest" : "uncertainty")) delete values.sort;
     go({ view: "images", ...values });
   };
-  const detectors = choices.detectors.map((one) => [one.id, one.champion ? `${one.name} (champion)` : one.name]);
+  const detectors = choices.detectors.map((one) => [one.id, `${one.name}${one.champion ? " (champion)" : ""}${one.looked ? "" : ", no predictions yet"}`]);
   const generators = choices.generators.map((one) => [one.id, one.name]);
   const classes = choices.classes.map((name, i) => [i + 1, name]);
   const fields = [
