@@ -39,6 +39,7 @@ if _why := why_unusable():
 
 from pipelines.cli import (  # noqa: E402 (only after the check)
     compare,
+    curation,
     dreambooth,
     exchange,
     exports,
@@ -202,6 +203,7 @@ COMMANDS = (
     *rounds.COMMANDS,
     *stages.COMMANDS,
     *selections.COMMANDS,
+    *curation.COMMANDS,
     *train.COMMANDS,
     *injection.COMMANDS,
     *exchange.COMMANDS,

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from storage.engine import connect, connect_for_reading, turn_to_write
 from storage.repositories.accounts import Audit, Endpoints, Sessions, Users
 from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
+from storage.repositories.curation import Pilots, SavedViews, Tags
 from storage.repositories.datasets import Benchmarks, Snapshots
 from storage.repositories.images import (
     Features,
@@ -43,6 +44,9 @@ class Catalog:
     """
 
     images: Images
+    tags: Tags
+    saved_views: SavedViews
+    pilots: Pilots
     prompts: Prompts
     predictions: Predictions
     pseudo_labels: PseudoLabels

@@ -199,6 +199,16 @@ def _rows(
              "taken": 1, **at}
         ],
         "guests": [{"name": PERSON, "study_id": "s", **at}],
+        "image_tags": [{"image_id": target, "tag": "to check"}],
+        "saved_views": [
+            {"id": "own", "name": "mine", "owner": PERSON, "shared": True, "query": {}, **at},
+            {"id": "other", "name": f"for {PERSON}", "owner": OTHER, "shared": True,
+             "query": {"search": f"hand {PERSON}"}, **at},
+        ],
+        "pilots": [
+            {"id": "pilot-1", "name": f"with {PERSON}", "created_by": PERSON, "images": 1,
+             "annotations_per_image": 2, **at}
+        ],
         "rounds": [
             {"id": "r", "recipe": {"name": "demo", "note": text, "by": PERSON}, "stage": "done",
              "state": "done", "results": {"mine": {"images": [target], "people": [PERSON]}},

@@ -13,6 +13,7 @@ from dataengine.records.annotation import (
     IdempotencyKey,
 )
 from dataengine.records.counts import count_of
+from dataengine.records.curation import Pilot, SavedView
 from dataengine.records.datasets import Benchmark, BenchmarkItem, SampleKind, Snapshot, SnapshotItem
 from dataengine.records.identity import (
     Report,
@@ -110,6 +111,7 @@ __all__ = [
     "LabelSource",
     "Lease",
     "OperatingPoint",
+    "Pilot",
     "Prediction",
     "Prompt",
     "PseudoLabel",
@@ -120,6 +122,7 @@ __all__ = [
     "Round",
     "RoundState",
     "SampleKind",
+    "SavedView",
     "Session",
     "Snapshot",
     "SnapshotItem",

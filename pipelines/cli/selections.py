@@ -23,13 +23,18 @@ DETECTOR_OF = {
 }
 FILTER_HELP = (
     "the images, as in the address of the Curate page: NAME=VALUE with the names category, generator, "
-    "detector, low, high, class, state, split, source, round"
+    "detector, low, high, class, state, split, source, round, tag, search"
 )
 
 
 def images_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", nargs="*", metavar="FILTER", help=f"{FILTER_HELP}; without a FILTER, all images"
+    )
+    parser.add_argument(
+        "--search",
+        metavar="WORDS",
+        help="only images whose prompt has these words: 'hand \"five fingers\" -glove paint*'",
     )
 
 
@@ -72,7 +77,7 @@ def is_selection(call: Call) -> bool:
     """
     given = vars(call.options)
     asked = given["images"] is not None or any(
-        given.get(name) for name in ("detector", "model", "detach", "set")
+        given.get(name) for name in ("search", "detector", "model", "detach", "set")
     )
     if asked and (given["round"] or given["engine"] != "local"):
         raise ConfigRefused(
@@ -139,7 +144,7 @@ def run_of(name: str, call: Call) -> "SelectionRun":
 def query_of(call: Call) -> "ImageQuery":
     from pipelines.services.images.filters import parse_query
 
-    return parse_query(call.options.images or ())
+    return parse_query(call.options.images or (), getattr(call.options, "search", None))
 
 
 def settings_of(name: str) -> "Callable[[], type[SelectionRun]]":

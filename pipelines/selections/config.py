@@ -29,11 +29,11 @@ class ImageQuery(Config):
     generator: str | None = Field(default=None, max_length=200)
     """Only images of this generator, by id."""
     detector: str | None = Field(default=None, max_length=200)
-    """Id of the detector whose confidence `low` and `high` bound; null for the champion."""
+    """Only images that this detector has predicted, by id; null for any."""
     low: float = Field(default=0.0, ge=0, le=1)
-    """Lowest maximum confidence."""
+    """Lowest maximum confidence by that detector, or by the champion."""
     high: float = Field(default=1.0, ge=0, le=1)
-    """Highest maximum confidence."""
+    """Highest maximum confidence by that detector, or by the champion."""
     label_class: int | None = Field(default=None, alias="class", ge=1, le=31)
     """Only images on which somebody marked this label class."""
     state: State | None = None
@@ -45,6 +45,10 @@ class ImageQuery(Config):
     selection holds."""
     round: str | None = Field(default=None, max_length=200)
     """Only images generated in this round, by id."""
+    tag: str | None = Field(default=None, min_length=1, max_length=64)
+    """Only images with this tag."""
+    search: str | None = Field(default=None, min_length=1, max_length=400)
+    """Only images whose prompt has these words: `hand "five fingers" -glove paint*`."""
     lasso: str | None = Field(default=None, max_length=MAX_TEXT)
     """Only images inside a polygon on the map of Curate: the map's id, a colon, and the corners x,y,x,y,…"""
 
@@ -68,6 +72,8 @@ class ImageQuery(Config):
             round_id=self.round,
             label_class=self.label_class,
             state=self.state,
+            tag=self.tag,
+            search=self.search,
             lasso=None if self.lasso is None else parse_lasso(self.lasso),
             order=order,
         )
@@ -76,6 +82,19 @@ class ImageQuery(Config):
         """The selection as it is written; "" for all images."""
         given = self.model_dump(exclude_defaults=True)
         return "&".join(f"{name}={value}" for name, value in given.items())
+
+
+class ImageSelection(Config):
+    """Images by id, or all that match a filter."""
+
+    ids: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(default=(), max_length=5_000)
+    images: ImageQuery | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ImageSelection":
+        if bool(self.ids) == (self.images is not None):
+            raise ValueError("name images by their ids, or by a filter")
+        return self
 
 
 class SelectionRun(Config):

@@ -10,7 +10,8 @@ from pipelines.detectors.register import shipped_detector
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
 from pipelines.selections.config import ImageQuery
-from storage.queries.selections import Conditions, conditions_of, count_of_selection, page_of_selection
+from storage.queries.images import conditions_of
+from storage.queries.selections import Conditions, count_of_selection, page_of_selection
 from storage.workspace import Workspace
 
 Work = Callable[[Context, list[Image]], Result]

@@ -115,6 +115,12 @@ def agreement_report(workspace: Workspace) -> dict[str, Any]:
     """Pairwise IoU and Krippendorff's alpha over all images with several opinions: by category, by person."""
     with workspace.catalog(read_only=True) as catalog:
         labels = labels_of(catalog, labelled_by_several(catalog))
+    return agreement_of(workspace, labels)
+
+
+def agreement_of(workspace: Workspace, labels: Mapping[str, Sequence[Label]]) -> dict[str, Any]:
+    """The same over these images, each with several people's labels."""
+    with workspace.catalog(read_only=True) as catalog:
         images = {image.id: image for image in catalog.images.get_many(labels)}
         classes = len(catalog.classes.names())
     by_category: dict[str, Tally] = {}

@@ -13,7 +13,7 @@ from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
 from storage.queries.datasets import benchmark_candidates
 from storage.queries.images import champion_id
-from storage.queries.labels import valid_labels
+from storage.queries.labels import choices, valid_labels
 from storage.repositories.datasets import content_digest
 from storage.workspace import Workspace
 
@@ -181,6 +181,7 @@ def discard_benchmark(workspace: Workspace, benchmark_id: str, actor: str) -> No
 def describe_benchmark(catalog: Catalog, benchmark: Benchmark) -> dict[str, Any]:
     """A benchmark as the list shows it."""
     items = catalog.benchmarks.items(benchmark.id)
+    sampled = {image.category for image in catalog.images.get_many([item.image_id for item in items])}
     return {
         "id": benchmark.id,
         "version": benchmark.version,
@@ -195,6 +196,7 @@ def describe_benchmark(catalog: Catalog, benchmark: Benchmark) -> dict[str, Any]
         "real": sum(item.kind == "real" for item in items),
         "settled": sum(item.settled for item in items),
         "strata": len({item.stratum for item in items}),
+        "missing": [name for name in choices(catalog).categories if name not in sampled],
     }
 
 

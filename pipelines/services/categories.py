@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import AliasChoices, Field
@@ -29,12 +30,9 @@ DESK_ROUND = "desk"
 """Prefix of the round id of items that belong to no round."""
 
 
-class Ask(RequestBody):
-    """Images of these categories at or above these thresholds go to annotators."""
+class Sending(RequestBody):
+    """How images go to annotators."""
 
-    thresholds: dict[Annotated[str, Field(max_length=200)], Annotated[float, Field(ge=0, le=1)]] = Field(
-        min_length=1, max_length=500
-    )
     priority: float = Field(default=0.5, ge=0, le=10)
     annotations_per_image: int = Field(
         default=1,
@@ -47,6 +45,14 @@ class Ask(RequestBody):
     people: list[Name] = Field(default_factory=list, max_length=200)
     round: Name | None = None
     limit: int = Field(default=1000, ge=1, le=20_000)
+
+
+class Ask(Sending):
+    """Images of these categories at or above these thresholds go to annotators."""
+
+    thresholds: dict[Annotated[str, Field(max_length=200)], Annotated[float, Field(ge=0, le=1)]] = Field(
+        min_length=1, max_length=500
+    )
     detector: Name | None = None
 
 
@@ -122,38 +128,53 @@ def send_to_people(workspace: Workspace, body: Ask, actor: str) -> int:
 
 
 def _send(catalog: Catalog, body: Ask, actor: str) -> int:
-    known = {user.name for user in catalog.users.list()}
-    if unknown := sorted(set(body.people) - known):
-        raise InputRefused(f"there is no account {unknown[0]!r}; choose from the existing accounts")
-    if 0 < len(set(body.people)) < body.annotations_per_image:
-        raise InputRefused(
-            f"{body.annotations_per_image} annotators per image are required, and only "
-            f"{len(set(body.people))} assigned"
-        )
     detector = body.detector or champion_id(catalog)
     chosen = categories.queueable(catalog, detector, body.thresholds, body.limit)
-    round_id = body.round or f"{DESK_ROUND}-{time.strftime('%Y%m%d')}"
+    images = [(image_id, highest, detector) for image_id, highest in chosen]
+    return queue_images(catalog, images, body, actor, {"thresholds": body.thresholds})
+
+
+def queue_images(
+    catalog: Catalog,
+    images: Sequence[tuple[str, float | None, str | None]],
+    how: Sending,
+    actor: str,
+    details: Mapping[str, Any],
+    round_id: str = "",
+) -> int:
+    """Queue images, each with its highest confidence and the detector whose that is, for annotators; returns
+    how many were new. `details` say in the audit how they were chosen. Raises `InputRefused`.
+    """
+    refuse_unknown_people(catalog, how.people)
+    if 0 < len(set(how.people)) < how.annotations_per_image:
+        raise InputRefused(
+            f"{how.annotations_per_image} annotators per image are required, and only "
+            f"{len(set(how.people))} assigned"
+        )
+    round_id = round_id or how.round or f"{DESK_ROUND}-{time.strftime('%Y%m%d')}"
     items = [
         QueueItem(
             image_id=image_id,
             round_id=round_id,
-            priority=body.priority + highest / 1000,
-            annotations_per_image=body.annotations_per_image,
-            reason=f"sent by {actor}: confidence {highest:.2f}",
+            priority=how.priority + (highest or 0) / 1000,
+            annotations_per_image=how.annotations_per_image,
+            reason=f"sent by {actor}" + ("" if highest is None else f": confidence {highest:.2f}"),
             detector_id=detector,
         )
-        for image_id, highest in chosen
+        for image_id, highest, detector in images
     ]
     new = catalog.queue.add_many(items)
-    catalog.assignees.add_many([item.image_id for item in items], round_id, sorted(set(body.people)))
-    details = {
-        "images": new,
-        "thresholds": body.thresholds,
-        "opinions": body.annotations_per_image,
-        "people": body.people,
-    }
+    catalog.assignees.add_many([item.image_id for item in items], round_id, sorted(set(how.people)))
+    details = {"images": new, **details, "opinions": how.annotations_per_image, "people": how.people}
     catalog.audit.add(AuditEvent(actor=actor, action="queue.send", subject=round_id, details=details))
     return new
+
+
+def refuse_unknown_people(catalog: Catalog, people: Sequence[str]) -> None:
+    """Raise `InputRefused` for a name without an account."""
+    known = {user.name for user in catalog.users.list()}
+    if unknown := sorted(set(people) - known):
+        raise InputRefused(f"there is no account {unknown[0]!r}; choose from the existing accounts")
 
 
 def balance_report(catalog: Catalog, policy: Policy, injected: int = 0) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, MetaData, Table
 
 from dataengine.errors import ConfigRefused
+from storage.repositories.prompt_search import INDEX
 
 FORMAT = 2
 HEADER, MANIFEST = "backup.json", "manifest.json"
@@ -141,7 +142,8 @@ def sign(manifest: bytes, key: bytes) -> str:
 
 
 def tables_of(connection: Connection) -> list[Table]:
-    """The database's tables, of whatever schema version, in the order in which rows may be inserted."""
+    """The database's tables, of whatever schema version, in the order in which rows may be inserted; not
+    those of the search index, which triggers fill."""
     metadata = MetaData()
-    metadata.reflect(connection)
+    metadata.reflect(connection, only=lambda name, _: not name.startswith(INDEX))
     return [table for table in metadata.sorted_tables if table.name != "alembic_version"]

@@ -50,6 +50,7 @@ from storage.maintenance.remains import (
     remaining_rows,
 )
 from storage.maintenance.scrubbing import IdScrub, PersonScrub, Scrub
+from storage.repositories.prompt_search import INDEX, forget_erased
 from storage.stores.maps import MapRef
 from storage.workspace import Workspace
 
@@ -114,6 +115,7 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
                 set_values(connection, column, old, new)
         columns = {"labels.image_id": delete_rows(connection, labels.image_id, ids)}
         columns["images.id"] = delete_rows(connection, tables.images.c.id, ids)
+        forget_erased(connection)
         free = unused(connection, mark)
         scrub = IdScrub(frozenset(ids) | free, mark.pseudonym)
         columns |= _handle(connection, mark, IMAGE, {}, scrub)
@@ -202,7 +204,7 @@ def _complete(
     about = replace(about, blobs=blobs, packs_kept=packs_kept, files=files)
     person = isinstance(scrub, PersonScrub)
     _, jobs_left = job_queue.scrub(workspace.jobs_url, scrub)
-    traces = {jobs_left, reclaim(workspace.engine, tables.metadata.tables)} - {""}
+    traces = {jobs_left, reclaim(workspace.engine, [*tables.metadata.tables, INDEX])} - {""}
     with workspace.catalog() as catalog:
         if not traces:  # else the mark stays, and the next run tries again
             remove_mark(catalog.connection, mark.pseudonym)

@@ -18,6 +18,7 @@ BEGUN = "erase.begin"
 MARKED = ("blobs", "packs", "snapshots", "images")
 NAMED_BY: Mapping[str, tuple[str, ...]] = {
     "prompts": ("round_id",),
+    "image_tags": ("image_id", "tag"),
     "snapshot_items": ("snapshot_id",),
     "benchmark_items": ("benchmark_id",),
 }

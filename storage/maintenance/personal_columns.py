@@ -41,9 +41,11 @@ PERSON: dict[str, Handling] = {
     "users.name": "delete",
     "sessions.user": "goes along",
     "guests.name": "goes along",
+    "saved_views.owner": "delete",
     "gold_images.chosen_by": "replace",
     "jobs.requested_by": "replace",
     "studies.created_by": "replace",
+    "pilots.created_by": "replace",
     "invitations.created_by": "replace",
     "benchmarks.created_by": "replace",
     "benchmarks.frozen_by": "replace",
@@ -61,6 +63,9 @@ PERSON: dict[str, Handling] = {
     "reviews.note": "scrub",
     "snapshot_items.author": "scrub",
     "studies.name": "scrub",
+    "pilots.name": "scrub",
+    "saved_views.name": "scrub",
+    "saved_views.query": "scrub",
     "rounds.message": "scrub",
     "jobs.message": "scrub",
     "jobs.error": "scrub",
@@ -74,6 +79,7 @@ PERSON: dict[str, Handling] = {
     "images.source": "report",
     "images.origin": "report",
     "images.licence": "report",
+    "image_tags.tag": "report",
     "prompts.text": "report",
     "detectors.name": "report",
     "detectors.config": "report",
@@ -105,6 +111,7 @@ IMAGE: dict[str, Handling] = {
             "gold_images.image_id",
             "gold_scores.image_id",
             "image_features.image_id",
+            "image_tags.image_id",
             "labels.image_id",
             "leases.image_id",
             "map_places.image_id",
@@ -161,7 +168,8 @@ _IDS = """
     gold_images.label_map predictions.detector_id predictions.map_ref promotions.detector_id
     promotions.previous_id prompts.round_id pseudo_labels.detector_id pseudo_labels.map_ref
     pseudo_labels.round_id queue_answers.round_id queue_items.round_id queue_takers.round_id
-    receipts.digest receipts.key rounds.id sessions.csrf sessions.token_hash snapshot_items.snapshot_id
+    pilots.id receipts.digest receipts.key rounds.id saved_views.id
+    sessions.csrf sessions.token_hash snapshot_items.snapshot_id
     snapshots.id snapshots.manifest snapshots.parent snapshots.round_id studies.after_id studies.before_id
     studies.id studies.round_id treatments.detector_id treatments.generator_id treatments.id
     treatments.round_id treatments.treated_id users.password_hash votes.study_id workspace.id

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from dataengine.records import INJECTED, Label
 from storage import tables
@@ -40,16 +40,26 @@ def valid_labels(
 def labelled_by_several(catalog: Catalog, conditions: Sequence[ColumnElement[bool]] = ()) -> list[str]:
     """Ids of images labelled by two or more people."""
     labels, images = tables.labels.c, tables.images.c
-    statement = (
+    statement = _labelled_by_several()
+    if conditions:
+        inside = select(images.id).where(*conditions)
+        statement = statement.where(labels.image_id.in_(inside))
+    return list(catalog.connection.scalars(statement.order_by(labels.image_id)))
+
+
+def with_several_labels() -> ColumnElement[bool]:
+    """Images labelled by two or more people."""
+    return tables.images.c.id.in_(_labelled_by_several())
+
+
+def _labelled_by_several() -> Select[Any]:
+    labels = tables.labels.c
+    return (
         select(labels.image_id)
         .where(labels.source != INJECTED)
         .group_by(labels.image_id)
         .having(func.count(labels.author.distinct()) > 1)
     )
-    if conditions:
-        inside = select(images.id).where(*conditions)
-        statement = statement.where(labels.image_id.in_(inside))
-    return list(catalog.connection.scalars(statement.order_by(labels.image_id)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +69,8 @@ class Choices:
     categories: list[str]
     generators: list[str]
     rounds: list[str]
+    label_rounds: list[str]
+    """The rounds of the queue that labels belong to."""
     people: list[str]
 
 
@@ -74,6 +86,7 @@ def choices(catalog: Catalog) -> Choices:
         categories=distinct(images.category),
         generators=distinct(images.generator_id),
         rounds=distinct(images.round_id),
+        label_rounds=distinct(labels.round_id, labels.source != INJECTED),
         people=distinct(labels.author, labels.source != INJECTED),
     )
 

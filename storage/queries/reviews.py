@@ -31,6 +31,8 @@ class ReviewRow:
     note: str | None
 
 
+PEOPLE = ("person", "import")
+"""Sources of labels that people drew; the others are exact by construction, or simulated."""
 ReviewCursor = tuple[float, str, str]
 
 
@@ -42,19 +44,14 @@ def page_of_reviews(
     round_id: str | None = None,
     after: ReviewCursor | None = None,
     limit: int = 48,
+    people: bool = False,
 ) -> tuple[list[ReviewRow], ReviewCursor | None]:
-    """Labels that are unreviewed, approved, returned or any, oldest first, and the cursor of the next
-    page."""
+    """Labels that are unreviewed, approved, returned or any, oldest first, and the cursor of the next page;
+    with `people` only those that people drew."""
     labels = tables.labels.c
     key = labels.created, labels.image_id, labels.author
-    statement = _reviewed(state).order_by(*key).limit(limit + 1)
-    for column, value in (
-        (labels.author, author),
-        (tables.images.c.category, category),
-        (labels.round_id, round_id),
-    ):
-        if value is not None:
-            statement = statement.where(column == value)
+    statement = _within(_reviewed(state), author, category, round_id, people)
+    statement = statement.order_by(*key).limit(limit + 1)
     if after is not None:
         statement = statement.where(tuple_(*key) > after)
     rows = [ReviewRow(**row) for row in catalog.connection.execute(statement).mappings()]
@@ -63,12 +60,45 @@ def page_of_reviews(
     return shown, last
 
 
-def review_counts(catalog: Catalog) -> dict[str, int]:
-    """Number of unreviewed, approved and returned labels."""
+def review_counts(
+    catalog: Catalog,
+    author: str | None = None,
+    category: str | None = None,
+    round_id: str | None = None,
+    people: bool = False,
+) -> dict[str, int]:
+    """Number of unreviewed, approved and returned labels within the filter."""
     return {
-        state: catalog.connection.scalar(select(func.count()).select_from(_reviewed(state).subquery())) or 0
+        state: catalog.connection.scalar(
+            select(func.count()).select_from(
+                _within(_reviewed(state), author, category, round_id, people).subquery()
+            )
+        )
+        or 0
         for state in ("unreviewed", "approved", "returned")
     }
+
+
+def newest_labelled_round(catalog: Catalog) -> str | None:
+    """The round of the queue to which people's newest label belongs; None without one."""
+    labels = tables.labels.c
+    theirs = labels.source.in_(PEOPLE), labels.round_id.is_not(None)
+    statement = select(labels.round_id).where(*theirs).order_by(labels.created.desc()).limit(1)
+    return catalog.connection.scalar(statement)
+
+
+def _within(
+    statement: Select[Any], author: str | None, category: str | None, round_id: str | None, people: bool
+) -> Select[Any]:
+    labels = tables.labels.c
+    for column, value in (
+        (labels.author, author),
+        (tables.images.c.category, category),
+        (labels.round_id, round_id),
+    ):
+        if value is not None:
+            statement = statement.where(column == value)
+    return statement.where(labels.source.in_(PEOPLE)) if people else statement
 
 
 def _reviewed(state: str) -> Select[Any]:

@@ -11,26 +11,13 @@ from storage.catalog import Catalog
 from storage.queries.categories import not_queued
 from storage.queries.images import (
     ImageFilter,
-    champion_id,
     collected,
-    matching,
     newest_revision,
     newest_verdict,
-    within_bounds,
 )
-from storage.queries.lasso import refuse_outdated
 
 Conditions = Sequence[ColumnElement[bool]]
 """Conditions on the table of images."""
-
-
-def conditions_of(catalog: Catalog, image_filter: ImageFilter) -> list[ColumnElement[bool]]:
-    """The filter's conditions, with the bounds of confidence by its detector or else today's champion."""
-    refuse_outdated(catalog, image_filter.lasso)
-    conditions = matching(image_filter)
-    if image_filter.bounded:
-        conditions.append(within_bounds(image_filter, image_filter.detector_id or champion_id(catalog)))
-    return conditions
 
 
 def page_of_selection(
@@ -42,6 +29,12 @@ def page_of_selection(
     if after is not None:
         statement = statement.where(ids > after)
     return catalog.images.get_many(list(catalog.connection.scalars(statement)))
+
+
+def ids_of_selection(catalog: Catalog, conditions: Conditions, limit: int | None = None) -> list[str]:
+    """The ids of the images that meet the conditions, in order, at most `limit`."""
+    ids = tables.images.c.id
+    return list(catalog.connection.scalars(select(ids).where(*conditions).order_by(ids).limit(limit)))
 
 
 def count_of_selection(catalog: Catalog, conditions: Conditions) -> int:
@@ -72,6 +65,11 @@ def known_clean() -> list[ColumnElement[bool]]:
     flawed = exists().where(*counting, labels.clean.is_(False))
     unlabelled = ~exists().where(labels.image_id == images.id)
     return [collected(), or_(and_(images.source == "real", unlabelled), and_(clean, ~flawed))]
+
+
+def by_id(ids: Sequence[str]) -> ColumnElement[bool]:
+    """The images with these ids."""
+    return tables.images.c.id.in_(list(ids))
 
 
 def uncategorised() -> ColumnElement[bool]:
@@ -140,3 +138,33 @@ def most_telling(
         for image_id in catalog.connection.scalars(statement.limit(limit))
     ]
     return catalog.images.get_many(sorted(found))
+
+
+def reserved_or_trained_on() -> ColumnElement[bool]:
+    """Images that cannot change their split: those of a benchmark, and those of a training set."""
+    images, items = tables.images.c, tables.snapshot_items.c
+    return or_(
+        images.split == "benchmark", exists().where(items.image_id == images.id, items.split == "train")
+    )
+
+
+def groups_of(catalog: Catalog, conditions: Conditions) -> set[str]:
+    """The groups of the images; what belongs to one group stays in one split."""
+    group = tables.images.c.group
+    return set(catalog.connection.scalars(select(group).where(*conditions, group != "").distinct()))
+
+
+def in_groups(groups: Sequence[str]) -> ColumnElement[bool]:
+    """The images of these groups."""
+    return tables.images.c.group.in_(list(groups))
+
+
+def waiting_items(catalog: Catalog, conditions: Conditions) -> list[tuple[str, str]]:
+    """Image and round of everything among these images that waits to be drawn on."""
+    items, images = tables.queue_items.c, tables.images.c
+    inside = select(images.id).where(*conditions)
+    statement = select(items.image_id, items.round_id).where(
+        items.kind == "draw", items.done.is_(False), items.image_id.in_(inside)
+    )
+    rows = catalog.connection.execute(statement.order_by(items.image_id, items.round_id))
+    return [(row.image_id, row.round_id) for row in rows]

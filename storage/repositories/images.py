@@ -17,6 +17,7 @@ from dataengine.records import (
     Prediction,
     Prompt,
     PseudoLabel,
+    Split,
 )
 from storage import tables
 from storage.repositories.rows import Rows, chunks, insert_new
@@ -148,6 +149,11 @@ class Images(Rows[Image]):
     def _page(self, statement: Any, after: str | None, limit: int | None, filters: dict[str, Any]) -> Any:
         statement = statement.where(*self._conditions(filters)).order_by(self.table.c.id).limit(limit)
         return statement if after is None else statement.where(self.table.c.id > after)
+
+    def set_split(self, conditions: Sequence[ColumnElement[bool]], split: Split) -> int:
+        """Move the images that meet the conditions to a split; returns the number of moved ones."""
+        moved = update(self.table).where(*conditions, self.table.c.split != split).values(split=split)
+        return self._connection.execute(moved).rowcount
 
     def _conditions(self, filters: dict[str, Any]) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []

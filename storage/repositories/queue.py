@@ -435,6 +435,14 @@ class Assignees:
         ]
         return insert_new(self._connection, tables.queue_takers, rows)
 
+    def replace(self, items: Iterable[tuple[str, str]], people: Sequence[str]) -> None:
+        """Assign items to be drawn on, by image and round, to these people alone; to all without any."""
+        takers = tables.queue_takers
+        for image_id, round_id in items:
+            item = takers.c.image_id == image_id, takers.c.round_id == round_id, takers.c.kind == "draw"
+            self._connection.execute(delete(takers).where(*item))
+            self.add_many([image_id], round_id, people)
+
     def lease_for_editing(self, image_id: str, person: str) -> None:
         """Lease an image to one person for editing now, whoever else has leased or labelled it."""
         round_id, items, answers = f"edit by {person}", tables.queue_items, tables.queue_answers

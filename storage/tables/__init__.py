@@ -9,6 +9,7 @@ from storage.tables.annotation import (
     receipts,
 )
 from storage.tables.columns import Located, LocatedJson, Tuples, metadata
+from storage.tables.curation import image_tags, pilots, saved_views
 from storage.tables.datasets import benchmark_items, benchmarks, snapshot_items, snapshots
 from storage.tables.images import (
     category_answers,
@@ -45,6 +46,7 @@ __all__ = [
     "guests",
     "hard_categories",
     "image_features",
+    "image_tags",
     "images",
     "invitations",
     "job_files",
@@ -55,6 +57,7 @@ __all__ = [
     "leases",
     "map_places",
     "metadata",
+    "pilots",
     "predictions",
     "promotions",
     "prompts",
@@ -65,6 +68,7 @@ __all__ = [
     "receipts",
     "reviews",
     "rounds",
+    "saved_views",
     "sessions",
     "snapshot_items",
     "snapshots",

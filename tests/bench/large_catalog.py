@@ -2,7 +2,7 @@
 predictions."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,18 @@ DETECTOR = "bench-champion"
 CHUNK = 20_000
 
 
-def fill_catalog(engine: Engine, images: int = 1_000_000, seed: int = 0, analyze: bool = True) -> str:
+def fill_catalog(
+    engine: Engine,
+    images: int = 1_000_000,
+    seed: int = 0,
+    analyze: bool = True,
+    prompts: Callable[[int], str] | None = None,
+) -> str:
     """Store `images` images with one prediction each, of a detector that becomes champion; returns its id.
 
     Uncertainty peaks where the maximum is near 0.5, as it does for a real detector. Indexes are built
     afterwards, and the planner gets its statistics, since these once misled it. The catalog must be empty.
+    `prompts` gives the prompt of an image by its number.
     """
     with Catalog(engine) as catalog:
         catalog.detectors.add(DetectorVersion(id=DETECTOR, name="bench", checkpoint=_sha256(0)))
@@ -32,7 +39,7 @@ def fill_catalog(engine: Engine, images: int = 1_000_000, seed: int = 0, analyze
         filled = tables.images, tables.predictions
         for index in (index for table in filled for index in table.indexes):
             index.drop(catalog.connection)
-        _insert(catalog.connection, images, np.random.default_rng(seed))
+        _insert(catalog.connection, images, np.random.default_rng(seed), prompts)
         for index in (index for table in filled for index in table.indexes):
             index.create(catalog.connection)
         catalog.commit()
@@ -42,11 +49,17 @@ def fill_catalog(engine: Engine, images: int = 1_000_000, seed: int = 0, analyze
     return DETECTOR
 
 
-def _insert(connection: Connection, total: int, random: np.random.Generator) -> None:
+def _insert(
+    connection: Connection,
+    total: int,
+    random: np.random.Generator,
+    prompts: Callable[[int], str] | None,
+) -> None:
     for start in range(0, total, CHUNK):
         count = min(CHUNK, total - start)
         rows = list(_rows(start, count, total, random))
-        connection.execute(tables.images.insert(), [image for image, _ in rows])
+        said = [image | {"prompt": prompts(image["seed"])} if prompts else image for image, _ in rows]
+        connection.execute(tables.images.insert(), said)
         connection.execute(tables.predictions.insert(), [prediction for _, prediction in rows])
 
 

@@ -19,7 +19,7 @@ from PIL import Image as Picture
 
 from pipelines.exchange.readers.folders import import_folder
 from storage.opening import create_workspace
-from storage.queries.images import PAGE, ImageFilter, page_of_images
+from storage.queries.images import PAGE, Cursor, ImageFilter, page_of_images
 from tests.bench.base import over_base
 from tests.bench.harness import RESULTS, Figure, bootstrap, figure, missed, p95, quick, write
 from tests.bench.large_catalog import CATEGORIES, fill_catalog
@@ -64,11 +64,11 @@ def page_figures(scratch: Path, images: int, pages: int) -> list[Figure]:
     ]
 
 
-def random_page(rng: np.random.Generator) -> tuple[ImageFilter, tuple[float, str] | None]:
+def random_page(rng: np.random.Generator) -> tuple[ImageFilter, Cursor | None]:
     """A category, bounds of confidence from narrow to wide, a place in the order (one in ten the start)."""
     lowest = float(rng.uniform(0, 0.9))
     highest = min(1.0, lowest + float(rng.uniform(0.05, 0.6)))
-    after = None if rng.random() < 0.1 else (float(rng.uniform(0, 1)), "g")
+    after = None if rng.random() < 0.1 else Cursor(float(rng.uniform(0, 1)), "g")
     return ImageFilter(category=str(rng.choice(CATEGORIES)), lowest=lowest, highest=highest), after
 
 

@@ -6,3 +6,22 @@ LATER_COLUMNS = {
     "queue_items": ("detector_id",),
 }
 """Columns that migrations after 0008 add."""
+
+_TABLES = tuple(f"DROP TABLE {name}" for name in ("image_tags", "saved_views", "pilots"))
+LATER_OBJECTS = {
+    "sqlite": (
+        *_TABLES,
+        *(f"DROP TRIGGER prompt_search_{event}" for event in ("insert", "update", "delete")),
+        "DROP TABLE prompt_search",
+        "DROP VIEW prompt_search_texts",
+        "DROP TABLE prompt_search_ids",
+    ),
+    "postgresql": (
+        *_TABLES,
+        "DROP TRIGGER prompt_search ON images",
+        "DROP FUNCTION prompt_search_keep",
+        "DROP TABLE prompt_search",
+        "DROP FUNCTION prompt_search_words",
+    ),
+}
+"""Statements that drop the other things that migrations after 0008 add, by database."""

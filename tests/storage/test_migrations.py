@@ -16,6 +16,7 @@ from storage import tables
 from storage.catalog import Catalog
 from storage.engine import make_engine
 from storage.migrate import REVISION, _scripts, migrate, revision, upgrade
+from tests.storage.later_columns import LATER_OBJECTS
 
 
 def test_migrations_make_exactly_the_schema(database_url: str) -> None:
@@ -30,8 +31,12 @@ def test_migrations_make_exactly_the_schema(database_url: str) -> None:
         json = isinstance(wanted, tables.Tuples | tables.LocatedJson) and isinstance(found, JSON)
         return False if json else None
 
+    def of_metadata(made: object, name: str | None, *_: object) -> bool:
+        return not (name or "").startswith("prompt_search")  # the search index, which the database maintains
+
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": same_type})
+        opts = {"compare_type": same_type, "include_object": of_metadata}
+        context = MigrationContext.configure(connection, opts=opts)
         assert compare_metadata(context, tables.metadata) == []
     engine.dispose()
 
@@ -163,6 +168,8 @@ def test_the_clinics_detectors_learn_what_they_were_made_for(engine: Engine) -> 
         catalog.commit()
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE detectors DROP COLUMN domain"))
+        for statement in LATER_OBJECTS[connection.dialect.name]:
+            connection.execute(text(statement))
         connection.execute(text("UPDATE alembic_version SET version_num = '0010'"))
     migrate(engine)
     with Catalog(engine) as catalog:

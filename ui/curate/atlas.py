@@ -43,7 +43,9 @@ def atlas_routes(workspace: Workspace) -> APIRouter:
     def similar(image_id: str, limit: Annotated[int, Query(ge=1, le=200)] = 47) -> dict[str, Any]:
         found = similar_images(workspace, image_id, limit)
         hits = found.pop("hits", [])
-        cards = [card(hit["card"], rank=hit["rank"], similarity=hit["similarity"]) for hit in hits]
+        with workspace.catalog(read_only=True) as catalog:
+            tags = catalog.tags.of([hit["card"].id for hit in hits])
+        cards = [card(hit["card"], tags, rank=hit["rank"], similarity=hit["similarity"]) for hit in hits]
         return found | {"cards": cards}
 
     @routes.post("/features")

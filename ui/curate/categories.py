@@ -6,6 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from dataengine.errors import InputRefused
+from pipelines.selections.config import DiagnosisRun
 from pipelines.services.categories import (
     Ask,
     balance_report,
@@ -13,6 +14,7 @@ from pipelines.services.categories import (
     detectors_to_try,
     send_to_people,
 )
+from pipelines.services.images.work import request_work
 from pipelines.services.jobs import request_job
 from pipelines.services.schemas import Name, RequestBody
 from storage.queries.labels import Policy
@@ -42,6 +44,11 @@ def category_routes(workspace: Workspace) -> APIRouter:
                 if report["categories"]:
                     break
             return report
+
+    @routes.post("/categories/diagnose")
+    def diagnose(person: SignedIn) -> dict[str, str]:
+        """Let the champion predict all images that it has not."""
+        return {"job": request_work(workspace, DiagnosisRun(), person.name).id}
 
     @routes.post("/ask")
     def ask(body: Ask, person: SignedIn) -> dict[str, Any]:

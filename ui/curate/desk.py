@@ -12,6 +12,6 @@ DESK = Desk(
     title="Curate",
     caption="Images, artifact maps and labels, by category and confidence.",
     roles=READERS,
-    api={"/api/curate": READERS, "/api/curate/people": CURATORS},
+    api={"/api/curate": READERS, "/api/curate/people": CURATORS, "/api/curate/pilots": CURATORS},
     routers=lambda site: [curate_routes(site.workspace)],
 )

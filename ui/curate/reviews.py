@@ -16,6 +16,7 @@ from dataengine.records import Review
 from pipelines.services.agreement import disagreements, label_map_of, merged_labels
 from pipelines.services.reviews import Verdict, open_for_drawing, review_labels
 from pipelines.services.schemas import Name, RequestBody
+from storage.queries.images import cards_of
 from storage.queries.labels import valid_labels
 from storage.queries.reviews import ReviewCursor, page_of_reviews, review_counts
 from storage.workspace import Workspace
@@ -47,16 +48,21 @@ def review_routes(workspace: Workspace) -> APIRouter:
         author: Text | None = None,
         category: Text | None = None,
         round: Text | None = None,
+        by: Literal["people", "anyone"] = "anyone",
         after: Annotated[str | None, Query(max_length=400)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 48,
         *,
         person: SignedIn,
     ) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
-            rows, last = page_of_reviews(catalog, state, author, category, round, cursor(after), limit)
-            counts = review_counts(catalog)
+            people = by == "people"
+            rows, last = page_of_reviews(
+                catalog, state, author, category, round, cursor(after), limit, people
+            )
+            counts = review_counts(catalog, author, category, round, people)
+            everything = review_counts(catalog)
         labels = [asdict(row) | {"note": note_for(person, row.author, row.note)} for row in rows]
-        return {"labels": labels, "after": place(last), "counts": counts}
+        return {"labels": labels, "after": place(last), "counts": counts, "all": everything}
 
     @routes.get("/reviews/{image_id}")
     def opinions(image_id: str, person: SignedIn) -> dict[str, Any]:
@@ -134,12 +140,23 @@ def opinions_on(workspace: Workspace, image_id: str, person: Person) -> dict[str
         counting = valid_labels(catalog, [image_id]).get(image_id, [])
         verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image_id)}
         gold = gold_seen(catalog, image_id, person)
+        [shown] = cards_of(catalog, [image_id])
+        detector = catalog.detectors.get(shown.detector_id) if shown.detector_id else None
+    predicted = None
+    if detector is not None:
+        predicted = {
+            "detector": detector.id,
+            "name": detector.name,
+            "map": shown.map_ref is not None,
+            "max": shown.max,
+        }
     counted = {(label.author, label.revision) for label in counting}
     return {
         "image": image_id,
         "height": image.height,
         "width": image.width,
         "gold": gold,
+        "predicted": predicted,
         "disagreement": disagreements(workspace, {image_id: labels}).get(image_id),
         "opinions": [
             {

@@ -3,6 +3,8 @@
 Images are paged by cursor; filters are query parameters, so that a link keeps them.
 """
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -16,18 +18,23 @@ from pipelines.selections.config import ImageQuery
 from pipelines.services.agreement import compute_map_statistics, disagreements
 from pipelines.services.annotation import comments_for
 from pipelines.services.detectors import note_on_image
+from pipelines.services.images.views import list_views
 from storage.catalog import Catalog
 from storage.queries import labels as label_queries
+from storage.queries.facets import facet_counts, left_out
 from storage.queries.images import (
     COUNT_LIMIT,
     Cursor,
     ImageFilter,
+    Order,
     cards_of,
     champion_id,
+    conditions_of,
     count_of_images,
-    matching,
     page_of_images,
+    unranked,
 )
+from storage.queries.reviews import newest_labelled_round
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
 from ui.curate.agreement import agreement_routes
@@ -35,8 +42,11 @@ from ui.curate.atlas import atlas_routes
 from ui.curate.benchmarks import benchmark_routes
 from ui.curate.cards import card
 from ui.curate.categories import category_routes
+from ui.curate.pilots import pilot_routes
 from ui.curate.repairs import repair_routes
 from ui.curate.reviews import review_routes, shown_review
+from ui.curate.selections import selection_routes
+from ui.curate.views import view_routes
 from ui.curate.work import work_routes
 from ui.web.access import CURATORS, ENGINEERS, may, roles
 from ui.web.sessions import Person, Requires
@@ -44,26 +54,31 @@ from ui.web.sessions import Person, Requires
 READERS = roles("curator", "engineer")
 CURATING = Requires(READERS, "curating")
 Reader = Annotated[Person, CURATING]
+UNRANKED = "-:"
+"""What the cursor of an image begins with that the order does not rank."""
 
 
 class Wanted(ImageQuery):
     """The filter of a page as query parameters, its order and its place."""
 
-    sort: Literal["uncertainty", "max", "disagreement", "newest", "oldest"] = "uncertainty"
+    sort: Literal["uncertainty", "max", "disagreement", "newest", "oldest"] | None = None
+    """By default the most uncertain first; what a search finds, the newest first."""
     after: str | None = Field(default=None, max_length=300)
     limit: int = Field(default=48, ge=1, le=200)
 
     def page_filter(self) -> ImageFilter:
         """The filter as the catalog takes it, in the page's order."""
-        return self.filter("uncertainty" if self.sort == "disagreement" else self.sort)
+        default: Order = "newest" if self.search else "uncertainty"
+        return self.filter(default if self.sort in (None, "disagreement") else self.sort)
 
     def cursor(self) -> Cursor | None:
         """The start of the page. Raises `InputRefused`."""
         if self.after is None:
             return None
-        value, separator, image_id = self.after.partition(":")
+        unranked = self.after.startswith(UNRANKED)
+        value, separator, image_id = self.after.removeprefix(UNRANKED).partition(":")
         try:
-            return float(value), image_id if separator else ""
+            return Cursor(float(value), image_id if separator else "", unranked)
         except ValueError:
             raise InputRefused(f"{self.after!r} is not a valid cursor; reload the list") from None
 
@@ -74,7 +89,10 @@ FilterQuery = Annotated[Wanted, Query()]
 def curate_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/curate."""
     routes = APIRouter(prefix="/api/curate", dependencies=[CURATING])
-    for more in (category_routes, review_routes, benchmark_routes, agreement_routes, repair_routes, work_routes):
+    for more in (
+        *(category_routes, review_routes, benchmark_routes, agreement_routes, repair_routes),
+        *(selection_routes, view_routes, pilot_routes, work_routes),
+    ):
         routes.include_router(more(workspace))
     routes.include_router(atlas_routes(workspace))
 
@@ -82,6 +100,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
     def choices(person: Reader) -> dict[str, Any]:
         with workspace.catalog(read_only=True) as catalog:
             return all_choices(catalog) | {
+                "views": list_views(catalog, person.name),
                 "may_judge": may(person.roles, CURATORS),
                 "may_compare": may(person.roles, ENGINEERS),
             }
@@ -97,11 +116,17 @@ def curate_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/count")
     def count(wanted: FilterQuery) -> dict[str, Any]:
-        if wanted.sort == "disagreement":
-            return {"count": len(disputed(workspace, wanted)), "more": False}
         with workspace.catalog(read_only=True) as catalog:
             found = count_of_images(catalog, wanted.page_filter())
-        return {"count": found, "more": found >= COUNT_LIMIT}
+            total = count_of_images(catalog)
+            hidden = left_out(catalog)
+        more = {"more": found >= COUNT_LIMIT, "total_more": total >= COUNT_LIMIT}
+        return {"count": found, "total": total, "hidden": hidden, **more}
+
+    @routes.get("/facets")
+    def facets(wanted: FilterQuery) -> dict[str, dict[str, int]]:
+        with workspace.catalog(read_only=True) as catalog:
+            return facet_counts(catalog, wanted.page_filter())
 
     @routes.get("/images/{image_id}")
     def image(image_id: str, person: Reader) -> dict[str, Any]:
@@ -116,7 +141,13 @@ def all_choices(catalog: Catalog) -> dict[str, Any]:
     """The choices of filters and forms."""
     champion = catalog.detectors.champion()
     people = [user.name for user in catalog.users.list() if {"annotator", "curator"} & set(user.roles)]
-    return asdict(label_queries.choices(catalog)) | {
+    known = asdict(label_queries.choices(catalog))
+    return known | {
+        "generators": [
+            {"id": id, "name": name} for id, name in names_of(catalog, known["generators"]).items()
+        ],
+        "tags": list(catalog.tags.counts()),
+        "newest_round": newest_labelled_round(catalog),
         "detectors": [
             {
                 "id": one.id,
@@ -134,22 +165,25 @@ def all_choices(catalog: Catalog) -> dict[str, Any]:
     }
 
 
+def names_of(catalog: Catalog, generators: Sequence[str]) -> dict[str, str]:
+    """The names of generators by id; of several with one name each with the beginning of its id."""
+    known = {one.id: one.name for one in catalog.generators.list()}
+    names = {id: known.get(id, id) for id in generators}
+    shared = {name for name, times in Counter(names.values()).items() if times > 1}
+    return {id: f"{name} ({id[:6]})" if name in shared else name for id, name in names.items()}
+
+
 def place(cursor: Cursor | None) -> str | None:
     """A cursor as one word."""
-    return None if cursor is None else f"{cursor[0]!r}:{cursor[1]}"
+    return None if cursor is None else f"{UNRANKED * cursor.unranked}{cursor.key!r}:{cursor.image_id}"
 
 
 def disputed(workspace: Workspace, wanted: Wanted) -> list[tuple[float, str]]:
     """(disagreement, image) of all images with several opinions within the filter, the highest first."""
-    filter = wanted.page_filter()
     with workspace.catalog(read_only=True) as catalog:
-        found = label_queries.labelled_by_several(catalog, matching(filter))
+        conditions = conditions_of(catalog, wanted.page_filter())
+        found = label_queries.labelled_by_several(catalog, conditions)
         labels = label_queries.labels_of(catalog, found)
-        detector = filter.detector_id or champion_id(catalog)
-        if filter.bounded:
-            cards = cards_of(catalog, found, detector)
-            inside = {one.id for one in cards if one.max is not None and wanted.low <= one.max <= wanted.high}
-            labels = {id: opinions for id, opinions in labels.items() if id in inside}
     return sorted(((value, id) for id, value in disagreements(workspace, labels).items()), reverse=True)
 
 
@@ -157,20 +191,29 @@ def one_page(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
     """A page in the order of a stored value."""
     with workspace.catalog(read_only=True) as catalog:
         page = page_of_images(catalog, wanted.page_filter(), wanted.cursor(), wanted.limit)
-    return {"cards": list(map(card, page.cards)), "after": place(page.after)}
+        tags = catalog.tags.of([one.id for one in page.cards])
+    return {"cards": [card(one, tags) for one in page.cards], "after": place(page.after)}
 
 
 def most_disputed(workspace: Workspace, wanted: Wanted) -> dict[str, Any]:
-    """A page by disagreement between people: 1 − mean pairwise IoU of their newest revisions."""
+    """A page by disagreement between people, 1 − mean pairwise IoU of their newest revisions; images with
+    fewer than two labels follow, newest first."""
     after, values = wanted.cursor(), disputed(workspace, wanted)
-    rest = [one for one in values if after is None or one < after]
-    shown = rest[: wanted.limit]
+    ranked = [one for one in values if after is None or one < after[:2]]
+    keys = [Cursor(*one) for one in ranked] if after is None or not after.unranked else []
+    keys = keys[: wanted.limit + 1]
+    disagreement = {id: value for value, id in values}
     with workspace.catalog(read_only=True) as catalog:
-        detector = wanted.detector or champion_id(catalog)
-        cards = cards_of(catalog, [id for _, id in shown], detector)
-    value_of = {id: value for value, id in shown}
-    last = shown[-1] if len(rest) > len(shown) else None
-    return {"cards": [card(one, disagreement=value_of[one.id]) for one in cards], "after": place(last)}
+        if len(keys) <= wanted.limit:
+            start = after if after is not None and after.unranked else None
+            several, room = label_queries.with_several_labels(), wanted.limit + 1 - len(keys)
+            keys += unranked(catalog, wanted.page_filter(), several, start, room)
+        shown = keys[: wanted.limit]
+        cards = cards_of(catalog, [one.image_id for one in shown], wanted.detector)
+        tags = catalog.tags.of([one.id for one in cards])
+    last = shown[-1] if len(keys) > len(shown) else None
+    shares = {one.id: {"disagreement": disagreement[one.id]} for one in cards if one.id in disagreement}
+    return {"cards": [card(one, tags, **shares.get(one.id, {})) for one in cards], "after": place(last)}
 
 
 def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, Any]:
@@ -179,6 +222,7 @@ def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, An
     Only curators read the notes of reviews, and all comments.
     """
     curating = may(person.roles, CURATORS)
+    [shown_card] = cards_of(catalog, [image.id])
     verdicts = {(one.author, one.revision): one for one in catalog.reviews.of_image(image.id)}
     known = asdict(image)
     shown = ("id", "prompt", "category", "source", "origin", "licence", "split", "generator_id", "seed")
@@ -190,9 +234,12 @@ def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, An
     return {
         **{name: known[name] for name in (*shown, "round_id", "height", "width", "created", "settings")},
         "detectors": detectors_on(catalog, image.id),
+        "detector": shown_card.detector_id,
         "predictions": [
             {
                 "detector": detector.name,
+                "detector_id": detector.id,
+                "map": one.map_ref is not None,
                 "max": one.max,
                 "mean": one.mean,
                 "uncertainty": one.uncertainty,
@@ -200,6 +247,10 @@ def image_detail(catalog: Catalog, image: Image, person: Person) -> dict[str, An
             }
             for detector, one in predictions
         ],
+        "generator": names_of(catalog, [image.generator_id])[image.generator_id]
+        if image.generator_id
+        else None,
+        "tags": catalog.tags.of([image.id]).get(image.id, ()),
         "answers": [asdict(answer) for answer in catalog.images.answers(image.id)],
         "labels": [
             {

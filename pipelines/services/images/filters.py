@@ -8,16 +8,17 @@ from pydantic import ValidationError
 from dataengine.errors import InputRefused
 from pipelines.selections.config import ImageQuery
 
-PAGING = ("view", "image", "sort", "after", "limit")
+PAGING = ("view", "image", "like", "sort", "after", "limit")
 """Parts of an address that say what is shown of the images, not which are meant."""
 
 
-def parse_query(words: Sequence[str]) -> ImageQuery:
-    """The selection that these words name: `source=imported category=hand`, or a link to /curate.
+def parse_query(words: Sequence[str], search: str | None = None) -> ImageQuery:
+    """The selection that these words name: `source=imported category=hand`, or a link to /curate; with
+    `search` only images whose prompt it finds.
 
     Raises `InputRefused` naming the word that is wrong, and the names there are.
     """
-    values: dict[str, str] = {}
+    values: dict[str, str] = {} if search is None else {"search": search}
     for word in words:
         for name, value in _pairs(word):
             if name in PAGING:

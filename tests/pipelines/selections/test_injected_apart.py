@@ -43,11 +43,11 @@ from pipelines.services.images.work import hard_categories
 from pipelines.services.training_preview import snapshot_preview
 from storage.opening import create_workspace
 from storage.queries.datasets import benchmark_candidates
-from storage.queries.images import ImageFilter, count_of_images, page_of_images
+from storage.queries.images import ImageFilter, conditions_of, count_of_images, page_of_images
 from storage.queries.labels import choices, labelled_by_several, valid_labels
 from storage.queries.overview import overview
 from storage.queries.reviews import page_of_reviews, review_counts
-from storage.queries.selections import conditions_of, count_of_selection, minable, pseudo_labelable
+from storage.queries.selections import count_of_selection, minable, pseudo_labelable
 from storage.workspace import Workspace
 from tests.fakes import COLOURS, fake_models
 from tests.pipelines.jobs.test_selections import add_detector, picture

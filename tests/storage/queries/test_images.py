@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from dataengine.records import Image
+from dataengine.records import Image, Prediction, QueueItem
 from storage.catalog import Catalog
 from storage.engine import make_engine
 from storage.migrate import migrate
@@ -15,22 +15,27 @@ from tests.bench.large_catalog import fill_catalog
 
 
 def expected(catalog: Catalog, wanted: ImageFilter) -> list[str]:
-    """The same, the slow way."""
+    """The same, the slow way: predicted images in order, then, without a filter by prediction, the others by
+    age."""
     detector_id = wanted.detector_id or "new"
     images = {image.id: image for image in catalog.images.find(status="active")}
     labelled = {label.image_id for label in catalog.labels.by("anna")}
-    found = []
-    for prediction in catalog.predictions.of(detector_id):
-        image = images.get(prediction.image_id)
-        if image is None or not wanted.lowest <= prediction.max <= wanted.highest:
-            continue
+    predictions = {one.image_id: one for one in catalog.predictions.of(detector_id)}
+    found, others = [], []
+    for image in images.values():
         same = all(
             getattr(wanted, name) in (None, getattr(image, name))
             for name in ("category", "source", "split", "round_id")
         )
-        if same and wanted.labelled in (None, image.id in labelled):
+        if not same or wanted.labelled not in (None, image.id in labelled):
+            continue
+        prediction = predictions.get(image.id)
+        if prediction is None:
+            if wanted.detector_id is None and not wanted.bounded:
+                others.append((image.created, image.id))
+        elif wanted.lowest <= prediction.max <= wanted.highest:
             found.append((prediction.uncertainty, image.id))
-    return [id for _, id in sorted(found, reverse=True)]
+    return [id for _, id in (*sorted(found, reverse=True), *sorted(others, reverse=True))]
 
 
 @pytest.mark.parametrize(
@@ -79,9 +84,41 @@ def test_newest_first_shows_images_that_nobody_diagnosed(filled: Catalog) -> Non
     assert [card.id for card in cards] == ["058", "057", "056", "055", "054"]
     assert cards[0].max is None and queries.count_of_images(filled, ImageFilter(order="newest")) == 54
     page = queries.page_of_images(
-        filled, ImageFilter(order="newest", category="hand"), after=(54.0, "054"), limit=2
+        filled, ImageFilter(order="newest", category="hand"), after=queries.Cursor(54.0, "054"), limit=2
     )
     assert [card.id for card in page.cards] == ["052", "046"]
+
+
+@pytest.mark.parametrize("order", ["uncertainty", "max", "newest", "oldest"])
+def test_without_a_filter_every_order_shows_every_image(filled: Catalog, order: queries.Order) -> None:
+    """desks 3.1: the default order showed 432 of 3,612 images, and nothing said so."""
+    filled.queue.add_many([QueueItem(image_id="057", round_id="r")])
+    every = set(filled.images.ids(status="active"))
+    page = queries.page_of_images(filled, ImageFilter(order=order), limit=100)
+    assert {card.id for card in page.cards} == every and len(page.cards) == len(every)
+    waiting = queries.page_of_images(filled, ImageFilter(order=order, state="waiting"), limit=100)
+    assert [card.id for card in waiting.cards] == ["057"]
+
+
+def test_a_detector_restricts_every_order_to_what_it_predicted(filled: Catalog) -> None:
+    """desks 3.1: "newest" showed 3,612 images under the same detector with which "most uncertain" showed
+    432."""
+    of_old = {one.image_id for one in filled.predictions.of("old")} & set(filled.images.ids(status="active"))
+    for order in ("uncertainty", "max", "newest", "oldest"):
+        wanted = ImageFilter(order=order, detector_id="old")  # type: ignore[arg-type]
+        assert {card.id for card in queries.page_of_images(filled, wanted, limit=100).cards} == of_old
+        assert queries.count_of_images(filled, wanted) == len(of_old)
+
+
+def test_a_card_shows_the_champions_prediction_or_else_anothers(filled: Catalog) -> None:
+    """desks 3.2: an image that only another detector has predicted looked like one nobody had."""
+    filled.predictions.add_many(
+        [Prediction(image_id="057", detector_id="old", max=0.25, mean=0.1, uncertainty=0.5)]
+    )
+    by_champion, by_other, by_nobody = queries.cards_of(filled, ["001", "057", "058"])
+    assert (by_champion.detector_id, by_other.detector_id, by_other.max) == ("new", "old", 0.25)
+    assert by_nobody.detector_id is by_nobody.max is None
+    assert queries.cards_of(filled, ["057"], "new")[0].max is None
 
 
 def test_without_a_champion_pages_are_by_age(catalog: Catalog) -> None:

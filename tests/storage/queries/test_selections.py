@@ -10,10 +10,9 @@ from storage.catalog import Catalog
 from storage.queries.categories import histograms
 from storage.queries.datasets import pseudo_examples
 from storage.queries.domains import count_elsewhere, elsewhere
-from storage.queries.images import ImageFilter, page_of_images
+from storage.queries.images import ImageFilter, conditions_of, page_of_images
 from storage.queries.selections import (
     Conditions,
-    conditions_of,
     count_by_category,
     count_of_selection,
     minable,
@@ -45,6 +44,7 @@ def ids_of(catalog: Catalog, conditions: Conditions, limit: int = 7) -> list[str
         ImageFilter(lowest=0.5, detector_id="old"),
         ImageFilter(state="unlabelled", highest=0.5),
         ImageFilter(labelled=True),
+        ImageFilter(detector_id="old"),
     ],
 )
 def test_a_selection_is_what_the_pages_show(filled: Catalog, image_filter: ImageFilter) -> None:

@@ -69,7 +69,8 @@ def test_a_link_keeps_the_filter_and_hovering_shows_the_map(visiting, curating) 
     page.get_by_label("Category").select_option("mugs")
     page.wait_for_url("**category=mugs*")
     expect(page.locator(".tile")).to_have_count(4)
-    expect(page.locator(".total")).to_have_text("4 images")
+    expect(page.locator(".total")).to_have_text("4 of 8 images")
+    expect(page.locator(".chip")).to_have_text("Category: mugs×")
     page.locator(".tile").first.hover()
     expect(page.locator(".tile canvas.drawn")).to_have_count(1)
     page.locator(".tile").first.click()
@@ -81,6 +82,142 @@ def test_a_link_keeps_the_filter_and_hovering_shows_the_map(visiting, curating) 
     expect(page.get_by_label("Category")).to_have_value("mugs")
     page.go_back()
     expect(page.locator(".tile")).to_have_count(8)
+
+
+def test_selecting_by_mouse_and_keyboard_tagging_and_saving_the_view(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    """desks 3.3, 3.4, 3.15."""
+    url, workspace, _ = curating
+    page = visiting(url, "curator", "/curate")
+    ready(page, "images")
+    bar, picks = page.locator(".selection b"), page.locator(".tile .pick")
+    picks.nth(1).click()
+    picks.nth(3).click(modifiers=["Shift"])
+    expect(bar).to_have_text("3 images selected")
+    page.keyboard.press("Escape")
+    expect(page.locator(".selection")).to_be_hidden()
+    page.locator(".tile .open").first.focus()
+    page.keyboard.press("x")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    expect(bar).to_have_text("3 images selected")
+    expect(page.locator("dialog")).to_have_count(0)
+    page.keyboard.press("Escape")
+    page.get_by_label("Prompt").fill('"number 2" hand')
+    page.keyboard.press("Enter")
+    page.wait_for_url("**search=*")
+    expect(page.locator(".total")).to_have_text("2 of 8 images")
+    page.locator(".tile .open").first.focus()
+    page.keyboard.press("Control+a")
+    expect(bar).to_have_text("All 2 images that match")
+    page.get_by_role("button", name="Tag").click()
+    page.get_by_label("Add tags").fill("x" * 80)
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator("dialog .note.bad")).to_contain_text("a tag has at most 64 characters")
+    page.get_by_label("Add tags").fill("odd, to check")
+    page.get_by_role("button", name="Apply").click()
+    expect(page.locator(".tile .tags em")).to_have_count(4)
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.tags.counts() == {"odd": 2, "to check": 2}
+    page.get_by_text("Views", exact=True).click()
+    page.get_by_role("button", name="Save this view").click()
+    page.locator("dialog").get_by_label("Name").fill("second numbers")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("button", name="Clear filters").click()
+    expect(page.locator(".total")).to_have_text("8 images")
+    page.get_by_text("Views", exact=True).click()
+    page.get_by_role("link", name="second numbers").click()
+    expect(page.locator(".total")).to_have_text("2 of 8 images")
+
+
+def test_nothing_predicted_is_said_and_asks_for_no_map(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    """desks 3.2: a picture without a map looked like one without artifacts, with a 404 in the console."""
+    url, workspace, ids = curating
+    square(workspace, ids[5], "annotator", 10)
+    with workspace.catalog() as catalog:
+        rows = catalog.predictions.of("d1", [ids[5]])
+        catalog.connection.exec_driver_sql(f"DELETE FROM predictions WHERE image_id = '{ids[5]}'")
+        catalog.commit()
+    page = visiting(url, "curator", "/curate")
+    errors: list[str] = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    ready(page, "images")
+    expect(page.locator(".divider")).to_contain_text("The champion has not predicted these")
+    tile = page.locator(f".tile[data-id='{ids[5]}']")
+    expect(tile).to_contain_text("not diagnosed")
+    tile.hover()
+    tile.locator(".open").click()
+    expect(page.locator("dialog.detail")).to_contain_text("no detector has predicted this image")
+    page.keyboard.press("Escape")
+    page.goto(url + "/curate?view=review")
+    ready(page, "review")
+    expect(page.locator(".unpredicted")).to_have_text("No detector has predicted this image.")
+    assert not errors
+    with workspace.catalog() as catalog:
+        catalog.predictions.add_many(rows)
+        catalog.connection.exec_driver_sql(f"DELETE FROM labels WHERE image_id = '{ids[5]}'")
+        catalog.commit()
+
+
+def test_a_note_belongs_to_one_label_and_r_works_from_the_keyboard(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    """desks 3.5: a note left in the box was stored with labels approved by ticking. desks 3.6: R was no
+    keyboard action."""
+    url, workspace, ids = curating
+    for image in ids[2:5]:
+        square(workspace, image, "annotator", 10)
+    page = visiting(url, "curator", "/curate?view=review")
+    ready(page, "review")
+    expect(page.locator(".stage-of-three")).to_have_attribute("data-image", ids[2])
+    page.keyboard.press("r")
+    expect(page.get_by_label("Note")).to_be_focused()
+    page.keyboard.type("Trace the letter more tightly.")
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator(".stage-of-three")).to_have_attribute("data-image", ids[3])
+    expect(page.get_by_label("Note")).to_have_value("")
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_label("Note")).to_have_value("Trace the letter more tightly.")
+    for image in ids[3:5]:
+        page.locator(f".entry[data-image='{image}'] input").check()
+    page.get_by_role("button", name="Approve selected").click()
+    expect(page.locator(".entry")).to_have_count(1)
+    page.keyboard.press("r")
+    page.keyboard.type("Thumb, too")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".entry")).to_have_count(0)
+    with workspace.catalog() as catalog:
+        notes = {image: catalog.reviews.of_image(image)[-1] for image in ids[2:5]}
+        assert {image: (one.verdict, one.note) for image, one in notes.items()} == {
+            ids[2]: ("rejected", "Thumb, too"),
+            ids[3]: ("accepted", ""),
+            ids[4]: ("accepted", ""),
+        }
+        for table in ("reviews", "labels", "comments", "queue_items"):
+            catalog.connection.exec_driver_sql(f"DELETE FROM {table}")
+        catalog.commit()
+
+
+def test_a_pilot_from_the_grid_to_its_page(visiting, curating) -> None:  # type: ignore[no-untyped-def]
+    url, workspace, _ = curating
+    page = visiting(url, "curator", "/curate")
+    ready(page, "images")
+    page.locator(".tile .open").first.focus()
+    page.keyboard.press("Control+a")
+    page.get_by_role("button", name="Pilot").click()
+    dialog = page.locator("dialog")
+    dialog.get_by_label("Images").fill("2")
+    dialog.get_by_label("annotator").check()
+    dialog.get_by_role("button", name="Start pilot").click()
+    ready(page, "pilots")
+    expect(page.locator("#view")).to_contain_text("0 / 2")
+    page.get_by_label("Target number of images").fill("500")
+    page.keyboard.press("Tab")
+    page.wait_for_url("**target=500*")
+    with workspace.catalog() as catalog:
+        [pilot] = catalog.pilots.list()
+        for item in catalog.queue.of_round(pilot.id):
+            catalog.queue.withdraw(item.image_id, pilot.id)
+        catalog.commit()
 
 
 def test_the_whole_review_path(visiting, curating) -> None:  # type: ignore[no-untyped-def]

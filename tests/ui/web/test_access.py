@@ -40,6 +40,7 @@ MATRIX = {
     "/curate": {"curator", "engineer", "admin"},
     "/api/curate": {"curator", "engineer", "admin"},
     "/api/curate/people": {"curator", "admin"},
+    "/api/curate/pilots": {"curator", "admin"},
     "/train": {"engineer", "admin"},
     "/api/train": {"engineer", "admin"},
     "/treat": {"engineer", "admin"},
@@ -63,6 +64,8 @@ JUDGING = {
     ("POST", "/api/curate/reviews"),
     ("POST", "/api/curate/open"),
     ("POST", "/api/curate/duplicates/erase"),
+    ("POST", "/api/curate/selected/erasure"),
+    ("POST", "/api/curate/selected/erase"),
     ("POST", "/api/curate/benchmarks/{benchmark_id}/settle"),
     ("POST", "/api/curate/benchmarks/{benchmark_id}/settle-agreed"),
 }

@@ -2,9 +2,9 @@
 import { post } from "/static/api.js";
 import { h, tell } from "/static/dom.js";
 
-export function peoplePicker(names) {
+export function peoplePicker(names, legend = "Assign to (none selected = everyone)") {
   if (!names.length) return h("p", { class: "hint" }, "All annotators can take these images.");
-  return h("fieldset", { class: "people" }, h("legend", {}, "Assign to (none selected = everyone)"),
+  return h("fieldset", { class: "people" }, h("legend", {}, legend),
     names.map((name) => h("label", {}, h("input", { type: "checkbox", name: "people", value: name }), name)));
 }
 

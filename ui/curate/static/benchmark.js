@@ -40,6 +40,7 @@ async function version(id, go, mayJudge) {
   const limit = h("input", { type: "number", min: "0", max: "1", step: "0.05", value: "0.3", "aria-label": "Maximum disagreement" });
   const head = panel(`Version ${benchmark.version}${benchmark.name ? `: ${benchmark.name}` : ""}`,
     h("div", { class: "figures" }, figure(count(benchmark.images), "images"), figure(count(benchmark.strata), "strata"), figure(count(benchmark.real), "real photos"), figure(`${count(benchmark.settled)} / ${count(benchmark.images)}`, "resolved")),
+    benchmark.missing.length ? h("p", { class: "note" }, `No image of ${benchmark.missing.length === 1 ? "the category" : `${benchmark.missing.length} categories:`} ${benchmark.missing.slice(0, 12).join(", ")}${benchmark.missing.length > 12 ? ", …" : ""}. What a detector misses there stays unmeasured; predict more images of ${benchmark.missing.length === 1 ? "it" : "them"}, or sample more per stratum.`) : null,
     h("progress", { max: String(benchmark.images || 1), value: String(benchmark.settled), "aria-label": "Resolved" }),
     benchmark.state === "frozen" ? h("p", { class: "hint" }, `Frozen by ${benchmark.frozen_by} on ${when(benchmark.frozen)}. Digest: ${benchmark.digest.slice(0, 16)}….`)
       : h("div", { class: "line" },

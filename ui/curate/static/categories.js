@@ -5,11 +5,27 @@ import { count, number, percent } from "/static/format.js";
 import { peoplePicker, selectedPeople } from "./assign.js";
 
 const STEPS = 100;
+const COLUMNS = [
+  ["Category", ""], ["Images", "Images of the category that the detector has predicted"],
+  ["Mean confidence", "Mean of the images’ highest confidence"], ["90th percentile", "Nine of ten images stay below this highest confidence"],
+  ["At or above threshold", "Share of the images at or above the threshold on the right"],
+  ["z", "Robust distance of the mean from the other categories’"], ["p", "Holm-corrected for multiple comparisons"],
+  ["Reviewed", "Images with an approved label"], ["Flawed", "Share of the reviewed images that show an artifact"],
+  ["Send if confidence ≥", "Images at or above this confidence go to annotators"], ["Images to send", "Those that are neither labelled nor queued"],
+];
+
+// Lets the champion predict what it has not, by a job.
+function diagnoseButton() {
+  return h("button", { type: "button", class: "button quiet", id: "diagnose", onclick: async (event) => {
+    event.target.disabled = true;
+    await tell(post("/api/curate/categories/diagnose"), "Queued: the champion predicts all images that it has not. Rounds → Jobs and workers shows its progress.");
+  } }, "Let the champion predict them");
+}
 
 export async function categories(root, { choices, go }) {
   const found = await get("/api/curate/categories");
   if (!found.categories.length) {
-    root.append(panel("Hard categories", nothing("No image has both a category and a prediction yet. Run a round: its diagnose and categorize stages add them.")));
+    root.append(panel("Hard categories", nothing("No image has both a category and a prediction yet. Run a round: its diagnose and categorize stages add them."), choices.detectors.some((one) => one.champion) ? diagnoseButton() : null));
     return;
   }
   const champion = choices.detectors.find((one) => one.champion);
@@ -41,12 +57,12 @@ export async function categories(root, { choices, go }) {
   });
   root.append(
     panel(`Where ${shown === champion ? "the champion" : shown.name} finds most artifacts`,
-      shown === champion ? null : h("p", { class: "hint" }, `The champion, ${champion?.name ?? "none yet"}, has no predictions for images with a category yet; the next round will add them. Showing ${shown.name}.`),
+      shown === champion ? null : h("div", { class: "line" }, h("p", { class: "hint" }, champion ? `The champion, ${champion.name}, has not predicted images with a category yet. Showing ${shown.name}.` : `There is no champion yet. Showing ${shown.name}.`), champion ? diagnoseButton() : null),
       h("p", { class: "hint" },
       "Hard categories are tested as in the newest round: a bootstrap over the category’s images against the median of the other categories. z: robust distance of its mean from theirs. p: p-values, Holm-corrected for multiple comparisons. If far more than half of the reviewed images are flawed, the detector learns that the category itself is an artifact."),
       chart(found.categories),
       h("div", { class: "scroll" }, h("table", { class: "categories" },
-        h("thead", {}, h("tr", {}, ["Category", "Images", "Mean", "P90", "Share ≥", "z", "p", "Reviewed", "Flawed", "Send if confidence ≥", "Selected"].map((name) => h("th", {}, name)))),
+        h("thead", {}, h("tr", {}, COLUMNS.map(([name, title]) => h("th", { title }, name)))),
         h("tbody", {}, rows.map((row) => row.node))))),
     panel(null, h("div", { class: "line ask" }, h("p", {}, total, " images will be sent to annotators."), form, send)));
   retotal();
@@ -79,11 +95,18 @@ function line(row, changed, { detector, threshold: first }) {
   return { node, asked, category: row.category, threshold: () => slider.value / STEPS };
 }
 
+// One bar for each category: mean and 90th percentile on a common axis from 0 to 1.
 function chart(rows) {
-  return h("div", { class: "bars", role: "img", "aria-label": "Mean and 90th percentile of confidence by category" },
-    rows.slice(0, 24).map((row) => h("div", { class: row.p !== null && row.p < 0.05 ? "bar hard" : "bar", title: `${row.category}: mean ${number(row.mean)}, 90th percentile ${number(row.p90)}` },
-      h("span", { class: "column" }, h("i", { class: "p90", style: { "--value": String(row.p90) } }), h("i", { class: "mean", style: { "--value": String(row.mean) } })),
-      h("span", { class: "name" }, row.category))));
+  const shown = rows.slice(0, 24);
+  const ticks = [0, 0.25, 0.5, 0.75, 1].map((at) => h("div", { class: "tick", style: { "--at": String(at) } }, h("span", {}, at.toFixed(2))));
+  const isHard = (row) => row.verdict === "hard";
+  return h("figure", { class: "chart" },
+    h("figcaption", { class: "legend" }, "Highest confidence of the images by category: ", h("i", { class: "mean" }), "mean ", h("i", { class: "p90" }), "90th percentile ", h("i", { class: "hard" }), "hard category",
+      rows.length > shown.length ? ` (the ${shown.length} highest of ${rows.length})` : ""),
+    h("div", { class: "scroll" }, h("div", { class: "bars", role: "img", "aria-label": `Mean and 90th percentile of confidence: ${shown.map((row) => `${row.category} ${number(row.mean)}, ${number(row.p90)}`).join("; ")}` }, ticks,
+      shown.map((row) => h("div", { class: isHard(row) ? "bar hard" : "bar", title: `${row.category}: mean ${number(row.mean)}, 90th percentile ${number(row.p90)}` },
+        h("span", { class: "column" }, h("i", { class: "p90", style: { "--value": String(row.p90) } }), h("i", { class: "mean", style: { "--value": String(row.mean) } })),
+        h("span", { class: "value" }, `${number(row.mean)} · ${number(row.p90)}`), h("span", { class: "name" }, row.category))))));
 }
 
 // ---- balance -----------------------------------------------------------------------------------

@@ -4,87 +4,132 @@ import { address, h, nothing, select, tell } from "/static/dom.js";
 import { count, number, percent } from "/static/format.js";
 import { drawHeat, thumbnail } from "/static/images.js";
 import { openImage } from "./large_view.js";
+import { Selection } from "./selection.js";
 import { similar, similarity } from "./similar.js";
+import { viewsMenu } from "./views.js";
 import { workBar } from "./work.js";
 
-const FILTERS = ["lasso", "category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
+const FILTERS = ["search", "lasso", "category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "tag", "sort"];
 const SORTS = [["uncertainty", "Most uncertain"], ["max", "Highest confidence"], ["disagreement", "Most disagreement"], ["newest", "Newest"], ["oldest", "Oldest"]];
 const STATES = [["unlabelled", "not labelled"], ["waiting", "waiting for annotators"], ["unreviewed", "to review"], ["approved", "approved"], ["returned", "returned"], ["refused", "refused"]];
+const SOURCES = ["generated", "real", "imported", "drawn", "injected", "repaired"];
+const UNRANKED = {
+  disagreement: "Fewer than two people labelled these; newest first.",
+  uncertainty: "The champion has not predicted these; newest first.",
+  max: "The champion has not predicted these; newest first.",
+};
 const any = (values) => [["", "any"], ...values.map((value) => (Array.isArray(value) ? value : [value, value]))];
 let always = localStorage.getItem("curate.overlay") === "always";
 
 export async function images(root, { choices, asked, go, again, current }) {
   const filters = Object.fromEntries(FILTERS.filter((name) => asked[name]).map((name) => [name, asked[name]]));
-  const standing = standIn(choices.detectors, filters.detector);
-  const chosen = Object.keys(filters).length > 0;
-  if (standing) filters.detector = standing.other.id;
   const grid = h("div", { class: "grid", role: "list" });
   const total = h("span", { class: "total", role: "status" });
+  const hidden = h("span", { class: "hint left-out" });
   const more = h("div", { class: "more" });
-  root.append(bar(choices, filters, chosen, go, total), standing && !asked.like ? standInNote(standing) : "");
+  let matching = null;
+  const selection = new Selection({ grid, filters, choices, go, again, matches: () => matching, listed: Boolean(asked.like) });
+  const shown = { grid, more, filters, go, choices, selection, divided: false };
+  root.append(bar(choices, filters, go, total, hidden));
   let alike = {};
   if (asked.like) {
-    alike = await similar(root, { id: asked.like, go, again, grid, tile: (card) => tile(card, undefined, go) });
+    alike = await similar(root, { id: asked.like, go, again, grid, tile: (card) => tile(card, shown) });
+    root.append(selection.bar);
+    grid.querySelectorAll(".tile").forEach((made) => selection.add(made));
   } else {
-    root.append(grid, more);
-    await turnPage(grid, more, filters, null, go);
-    get(`/api/curate/count${address(filters)}`).then(
-      (matches) => { total.textContent = `${count(matches.count)}${matches.more ? " or more" : ""} image${matches.count === 1 ? "" : "s"}`; },
-      () => {},
-    );
+    root.append(grid, more, selection.bar);
+    await turnPage(shown, null);
+    get(`/api/curate/count${address(filters)}`).then((found) => {
+      matching = found.more ? null : found.count;
+      total.textContent = countText(found);
+      hidden.replaceChildren(...leftOut(found.hidden, filters));
+      selection.show();
+    }, () => {});
+    get(`/api/curate/facets${address(filters)}`).then((facets) => showFacets(root, facets), () => {});
   }
   if (asked.image && current()) openImage(asked.image, { go, detector: filters.detector });
-  return { ...alike, leave: () => document.querySelector("dialog.detail")?.remove() };
+  return { ...alike, leave: () => {
+    alike.leave?.();
+    selection.leave();
+    document.body.classList.remove("selecting");
+    document.querySelector("dialog.detail")?.remove();
+  } };
 }
 
-// A new champion has no predictions before the next round: the newest detector with predictions stands in for it,
-// a teacher last, because it predicts only on a round's unlabelled images.
-function standIn(detectors, chosen) {
-  const champion = detectors.find((one) => one.champion);
-  if (chosen || !champion || champion.looked) return null;
-  const looked = detectors.filter((one) => one.looked);
-  const other = looked.find((one) => one.role !== "teacher") ?? looked[0];
-  return other ? { champion, other } : null;
+function countText({ count: found, more, total, total_more: totalMore }) {
+  const matches = `${count(found)}${more ? " or more" : ""}`;
+  return found === total ? `${matches} image${found === 1 ? "" : "s"}` : `${matches} of ${count(total)}${totalMore ? " or more" : ""} images`;
 }
 
-function standInNote({ champion, other }) {
-  return h("p", { class: "hint" }, `The champion, ${champion.name}, has no predictions yet; the next round will add them. Showing predictions by ${other.name}.`);
+// What the grid shows only when it is asked for.
+function leftOut({ injected, refused }, filters) {
+  const parts = [];
+  if (injected && filters.source !== "injected") parts.push(h("a", { href: address({ view: "images", source: "injected" }) }, `${count(injected)} with an injected artifact`));
+  if (refused && filters.state !== "refused") parts.push(h("a", { href: address({ view: "images", state: "refused" }) }, `${count(refused)} refused`));
+  return parts.length ? ["Kept apart: ", ...parts.flatMap((part, at) => (at ? [", ", part] : [part]))] : [];
 }
 
-function bar(choices, filters, chosen, go, total) {
+function showFacets(root, facets) {
+  for (const [name, counts] of Object.entries(facets)) {
+    for (const option of root.querySelectorAll(`.filters select[name=${name}] option`)) {
+      if (option.value) option.textContent = `${option.textContent} · ${count(counts[option.value] ?? 0)}`;
+    }
+  }
+}
+
+function bar(choices, filters, go, total, hidden) {
   const change = () => {
     const values = Object.fromEntries(new FormData(form));
     if (values.low === "0") delete values.low;
     if (values.high === "1") delete values.high;
-    if (values.sort === "uncertainty") delete values.sort;
+    if (values.sort === (values.search ? "newest" : "uncertainty")) delete values.sort;
     go({ view: "images", ...values });
   };
-  const detectors = choices.detectors.map((one) => [one.id, one.champion ? `${one.name} (champion)` : one.name]);
+  const detectors = choices.detectors.map((one) => [one.id, `${one.name}${one.champion ? " (champion)" : ""}${one.looked ? "" : ", no predictions yet"}`]);
+  const generators = choices.generators.map((one) => [one.id, one.name]);
+  const classes = choices.classes.map((name, i) => [i + 1, name]);
   const fields = [
-    select("sort", "Sort by", SORTS, filters.sort ?? "uncertainty", change),
+    h("label", { class: "field search" }, h("span", {}, "Prompt"), h("input", { name: "search", type: "search", value: filters.search ?? "", maxlength: 400, onchange: change,
+      placeholder: "hand \"five fingers\" -glove", title: "Words that the prompt contains; \"a phrase\", -without, begin*" })),
+    select("sort", "Sort by", SORTS, filters.sort ?? (filters.search ? "newest" : "uncertainty"), change),
     select("category", "Category", any(choices.categories), filters.category, change),
     range("low", "Confidence from", filters.low ?? 0, change),
     range("high", "to", filters.high ?? 1, change),
     select("state", "Status", any(STATES), filters.state, change),
-    select("class", "Class", any(choices.classes.map((name, i) => [i + 1, name])), filters.class, change),
-    select("generator", "Generator", any(choices.generators), filters.generator, change),
-    select("detector", "Detector", [["", "champion"], ...detectors], filters.detector, change),
+    select("class", "Class", any(classes), filters.class, change),
+    select("generator", "Generator", any(generators), filters.generator, change),
+    select("detector", "Detector", [["", "any detector"], ...detectors], filters.detector, change),
     select("split", "Split", any(["train", "validation", "benchmark"]), filters.split, change),
-    select("source", "Source", any(["generated", "real", "imported", "drawn", "injected", "repaired"]), filters.source, change),
+    select("source", "Source", any(SOURCES), filters.source, change),
     select("round", "Round", any(choices.rounds), filters.round, change),
+    select("tag", "Tag", any(choices.tags), filters.tag, change),
   ];
   if (filters.lasso) fields.push(h("input", { type: "hidden", name: "lasso", value: filters.lasso }));
-  const form = h("form", { class: "filters card", onsubmit: (event) => event.preventDefault() }, fields);
+  const form = h("form", { class: "filters card", role: "search", onsubmit: (event) => event.preventDefault() }, fields);
   const overlay = h("input", { type: "checkbox", checked: always, onchange: () => {
     always = overlay.checked;
     localStorage.setItem("curate.overlay", always ? "always" : "hover");
     document.querySelector(".grid")?.classList.toggle("overlays", always);
     if (always) document.querySelectorAll(".tile").forEach((tile) => tile.heat());
   } });
-  const reset = chosen ? h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Clear filters") : null;
-  return h("div", { class: "top" }, form, workBar(filters, () => go({ view: "images", ...filters })), h("div", { class: "line" }, total, filters.lasso ? h("span", { class: "hint chip" }, "inside a lasso on the map") : null, reset, h("span", { class: "gap" }),
+  const named = { lasso: [[filters.lasso, "inside the lasso"]], state: STATES, class: classes, generator: generators, detector: detectors };
+  return h("div", { class: "top" }, form, chips(filters, named, go), workBar(filters, () => go({ view: "images", ...filters })), h("div", { class: "line" }, total, hidden, h("span", { class: "gap" }),
+    viewsMenu(choices, filters),
     h("label", { class: "switch" }, overlay, "Always show the artifact map"),
     h("button", { type: "button", class: "link", onclick: () => go({ ...filters, view: "map" }) }, "Show these on the map")));
+}
+
+const CHIPS = { search: "Prompt", lasso: "Map", category: "Category", state: "Status", class: "Class", generator: "Generator", detector: "Predicted by", split: "Split", source: "Source", round: "Round", tag: "Tag" };
+
+// The filters in use, each with a button that removes it.
+function chips(filters, named, go) {
+  const without = (...names) => go({ view: "images", ...Object.fromEntries(Object.entries(filters).filter(([name]) => !names.includes(name))) });
+  const chip = (label, text, ...names) => h("button", { type: "button", class: "chip", "aria-label": `Remove filter ${label}: ${text}`, onclick: () => without(...names) }, h("span", {}, `${label}: `), h("b", {}, text), h("i", { "aria-hidden": "true" }, "×"));
+  const found = Object.entries(CHIPS).filter(([name]) => filters[name]).map(([name, label]) =>
+    chip(label, named[name]?.find(([value]) => String(value) === filters[name])?.[1] ?? filters[name], name));
+  if (filters.low || filters.high) found.push(chip("Confidence", `${Number(filters.low ?? 0).toFixed(2)} to ${Number(filters.high ?? 1).toFixed(2)}${filters.detector ? "" : ", champion"}`, "low", "high"));
+  if (!found.length) return "";
+  return h("div", { class: "line chips", role: "group", "aria-label": "Filters in use" }, found, h("button", { type: "button", class: "link", onclick: () => go({ view: "images", sort: filters.sort }) }, "Clear filters"));
 }
 
 function range(name, label, value, change) {
@@ -94,15 +139,38 @@ function range(name, label, value, change) {
   return h("label", { class: "field range" }, h("span", {}, label, " ", output), slider);
 }
 
-async function turnPage(grid, more, filters, after, go) {
+async function turnPage(shown, after) {
+  const { grid, more, filters, selection } = shown;
   const page = await get(`/api/curate/images${address({ ...filters, after })}`);
-  if (!page.cards.length && !after) grid.append(nothing("No images match these filters."));
-  grid.append(...page.cards.map((card) => tile(card, filters.detector, go)));
+  if (!page.cards.length && !after) grid.append(await emptyGrid(filters));
+  for (const card of page.cards) {
+    divide(shown, card);
+    const made = tile(card, shown);
+    grid.append(made);
+    selection.add(made);
+  }
   more.replaceChildren(page.after ? h("button", { type: "button", class: "button quiet", onclick: (event) => {
     event.target.disabled = true;
-    tell(turnPage(grid, more, filters, page.after, go));
+    tell(turnPage(shown, page.after));
   } }, "More") : "");
   if (page.after) watchEnd(more);
+}
+
+async function emptyGrid(filters) {
+  const { total } = await get("/api/curate/count");
+  if (!total) return nothing("No images yet. Import some, or run a round, and they appear here.");
+  const found = Object.keys(filters).filter((name) => name !== "sort").length;
+  return nothing(`None of the ${count(total)} images matches ${found === 1 ? "this filter" : "these filters"}. Remove one above.`);
+}
+
+// Says once where the images begin that the order does not rank.
+function divide(shown, card) {
+  const sort = shown.filters.sort ?? (shown.filters.search ? "newest" : "uncertainty");
+  const champion = shown.choices.detectors.find((one) => one.champion);
+  const ranked = sort === "disagreement" ? card.disagreement !== undefined : !champion || shown.filters.detector || card.detector === champion.id;
+  if (shown.divided || ranked || !UNRANKED[sort]) return;
+  shown.divided = true;
+  shown.grid.append(h("p", { class: "divider" }, UNRANKED[sort]));
 }
 
 function watchEnd(more) {
@@ -114,26 +182,36 @@ function watchEnd(more) {
   watcher.observe(more);
 }
 
-function tile(card, detector, go) {
+function tile(card, { go, choices, selection }) {
   const canvas = h("canvas", { class: "heat", "aria-hidden": "true" });
+  const by = choices.detectors.find((one) => one.id === card.detector);
   const figures = similarity(card) ?? [
     card.max === null ? "not diagnosed" : number(card.max),
     card.disagreement === undefined ? null : `disagreement ${percent(card.disagreement)}`,
+    by && !by.champion ? `by ${by.name}` : null,
   ].filter(Boolean).join(" · ");
-  const made = h("button", { type: "button", class: "tile", role: "listitem", title: card.prompt, "data-id": card.id, onclick: () => openImage(card.id, { go, detector }) },
-    h("span", { class: "picture" }, h("img", { src: thumbnail(card.id), alt: card.prompt || card.category || "image", loading: "lazy" }), canvas,
+  const title = card.prompt || card.category || card.source;
+  const toggle = (event) => { event.preventDefault(); selection.pick(made, event.shiftKey); };
+  const button = h("button", { type: "button", class: "open", "aria-label": `${title}, ${figures}`, title: card.prompt, onclick: (event) => (event.shiftKey || event.ctrlKey || event.metaKey ? toggle(event) : openImage(card.id, { go, detector: card.detector })),
+    onkeyup: (event) => event.key === " " && event.preventDefault() },  // Space selects
+    h("span", { class: "picture" }, h("img", { src: thumbnail(card.id), alt: "", loading: "lazy" }), canvas,
       card.labelled ? h("i", { class: "badge", title: "labelled" }, "✓") : null),
-    h("span", { class: "caption" }, h("b", {}, card.category ?? (card.prompt || card.source)), h("span", {}, figures)),
+    h("span", { class: "caption" }, h("b", {}, title), h("span", {}, [card.category && card.prompt ? card.category : null, figures].filter(Boolean).join(" · ")),
+      card.tags.length ? h("span", { class: "tags" }, card.tags.map((tag) => h("em", {}, tag))) : null));
+  const box = h("input", { type: "checkbox", class: "pick", tabindex: "-1", "aria-label": `Select ${title}` });
+  const made = h("div", { class: "tile", role: "listitem", "data-id": card.id }, button, box,
     card.max === null ? null : h("span", { class: "meter", style: { "--value": String(card.max) } }));
+  // The box shows the selection, which decides what a click does.
+  box.addEventListener("click", (event) => { selection.pick(made, event.shiftKey); setTimeout(() => selection.mark(made)); });
   let drawn = false;
   made.heat = async () => {
     if (drawn || !card.map) return;
     drawn = true;
-    await drawHeat(canvas, card.id, detector);
+    await drawHeat(canvas, card.id, card.detector);
     canvas.classList.add("drawn");
   };
   made.addEventListener("pointerenter", made.heat);
-  made.addEventListener("focus", made.heat);
+  made.addEventListener("focusin", made.heat);
   if (always) made.heat();
   return made;
 }

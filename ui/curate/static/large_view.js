@@ -139,12 +139,12 @@ function toggle(text, on, change) {
 
 function factList(known) {
   const facts = [
-    ["size", `${known.height} × ${known.width}`], ["source", `${known.source}, ${known.split}`], ["generator", known.generator_id],
+    ["size", `${known.height} × ${known.width}`], ["source", `${known.source}, ${known.split}`], ["generator", known.generator],
     ["seed", known.seed], ["licence", known.licence], ["round", known.round_id], ["origin", known.origin], ["created", when(known.created)],
     ...known.predictions.map((one) => [one.detector, `max ${number(one.max)}, mean ${number(one.mean, 3)}, uncertainty ${number(one.uncertainty)}`]),
     ...known.answers.map((one) => [one.model, `${one.category} (${percent(one.confidence)})`]),
     ["snapshots", known.snapshots.length ? known.snapshots.map((id) => id.slice(0, 8)).join(", ") : null],
-    ["assigned to", known.takers.join(", ")],
+    ["assigned to", known.takers.join(", ")], ["tags", known.tags.join(", ")],
   ];
   return h("dl", { class: "facts" }, facts.filter(([, value]) => value !== null && value !== undefined && value !== "").map(([name, value]) => [h("dt", {}, name), h("dd", {}, String(value))]));
 }

@@ -1,4 +1,4 @@
-// The curation desk: one page with nine views.
+// The curation desk: one page with ten views.
 import { get } from "/static/api.js";
 import { router } from "/static/router.js";
 import { benchmark } from "./benchmark.js";
@@ -7,6 +7,7 @@ import { images } from "./grid.js";
 import { duplicates } from "./duplicates.js";
 import { map } from "./map.js";
 import { people } from "./people.js";
+import { pilots } from "./pilots.js";
 import { repairs } from "./repairs.js";
 import { review } from "./review.js";
 
@@ -15,6 +16,6 @@ let choices = null;
 router({
   home: "/curate",
   title: "Curate",
-  views: { images, map, duplicates, categories, review, benchmark, balance, repairs, people },
+  views: { images, map, duplicates, categories, review, benchmark, balance, repairs, pilots, people },
   prepare: async () => ({ choices: (choices ??= await get("/api/curate/choices")) }),
 });
