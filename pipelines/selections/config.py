@@ -14,7 +14,6 @@ from dataengine.treatment.repair.config import RepairConfig
 from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
 
-
 ExportFormat = Literal["folder", "masks", "coco", "fiftyone", "label-studio", "yolo", "hf", "predictions"]
 
 

@@ -77,7 +77,8 @@ FilterQuery = Annotated[Wanted, Query()]
 def curate_routes(workspace: Workspace) -> APIRouter:
     """The routes under /api/curate."""
     routes = APIRouter(prefix="/api/curate", dependencies=[CURATING])
-    for more in (category_routes, review_routes, benchmark_routes, agreement_routes, repair_routes, work_routes):
+    parts = (category_routes, review_routes, benchmark_routes, agreement_routes, repair_routes, work_routes)
+    for more in parts:
         routes.include_router(more(workspace))
 
     @routes.get("/choices")
