@@ -1,4 +1,4 @@
-"""Uploads: what arrives in pieces is imported as `clinic import` does; a closed tab, bad files, a full disk."""
+"""Uploads are imported as by `clinic import`; a closed tab, bad files, a full disk."""
 
 import dataclasses
 import hashlib
@@ -152,7 +152,8 @@ def test_a_closed_tab_goes_on_where_it_stood(workspace: Workspace) -> None:
     assert half == {"received": 700, "complete": False}
     # A new tab sees the upload and what has arrived whole, and sends the rest again from its beginning.
     (seen,) = uploads.list_uploads(workspace, OWNER)
-    assert (seen["id"], seen["state"], seen["files"], seen["bytes"]) == (upload.id, "open", 1, len(picture(0)))
+    whole = (upload.id, "open", 1, len(picture(0)))
+    assert tuple(seen[name] for name in ("id", "state", "files", "bytes")) == whole
     (received,) = uploads.received_files(workspace, upload.id, OWNER)
     assert received["sha256"] == hashlib.sha256(picture(0)).hexdigest()
     with pytest.raises(Conflict, match="700 bytes have arrived"):
