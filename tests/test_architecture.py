@@ -32,7 +32,7 @@ ORDER = {
     "outlines label_studio readers formats public_sets writers",
     "pipelines/services": "schemas names queue rounds jobs inference agreement gold annotation reviews "
     "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
-    "model_card round_options runs training images studies exchange admin standalone",
+    "model_card round_options runs training images studies todo exchange admin standalone",
     "storage": "addresses locations tables migrations repositories engine catalog accounts stores migrate "
     "workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",

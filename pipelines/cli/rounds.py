@@ -358,7 +358,10 @@ def say_status(call: Call, overview: Any, rounds: Any, jobs: Any, workers: Any) 
     from pipelines.services.rounds import describe_stages
 
     images = ", ".join(f"{count} {source}" for source, count in overview.images.items()) or "none yet"
-    call.say(f"images    {images}; {overview.labelled} labelled, {overview.waiting} waiting for annotation")
+    labelled = f"{overview.labelled} labelled" + f" and {overview.synthetic} by the demo" * bool(
+        overview.synthetic
+    )
+    call.say(f"images    {images}; {labelled}, {overview.waiting} waiting for annotation")
     call.say(f"champion  {overview.champion or 'none yet'}")
     for row in rounds[-3:]:
         marks = "".join(stage_mark(stage.name, row) for stage in describe_stages(row))

@@ -15,7 +15,6 @@ from pipelines.config import CategorizeConfig, PseudoLabelConfig
 from storage.queries.images import ImageFilter, Order, State
 from storage.queries.lasso import MAX_TEXT, parse_lasso
 
-
 ExportFormat = Literal["folder", "masks", "coco", "fiftyone", "label-studio", "yolo", "hf", "predictions"]
 
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 
-from dataengine.records import INJECTED, REPAIRED
+from dataengine.records import CLINIC, INJECTED, REPAIRED
 from storage import tables
 from storage.catalog import Catalog
 from storage.queries.images import champion_id
@@ -18,7 +18,9 @@ class Overview:
     """Images by source; here and in `splits` without repairs that nobody accepted."""
     splits: dict[str, int]
     labelled: int
-    """Images with a label that is not an injected artifact's."""
+    """Images with a label by people: not simulated, not the embedded clinic's, not an injected artifact's."""
+    synthetic: int
+    """Images with a simulated label or one of the embedded clinic, and none by people."""
     waiting: int
     """Queue items that still need annotations."""
     pseudo_labels: int
@@ -55,11 +57,15 @@ def overview(catalog: Catalog) -> Overview:
         return {name: count for name, count in counts.items() if count}
 
     labels = tables.labels.c
-    labelled = select(func.count(func.distinct(labels.image_id))).where(labels.source != INJECTED)
+    images = select(func.count(func.distinct(labels.image_id)))
+    made_up = or_(labels.source == "simulated", labels.author == CLINIC)
+    labelled = catalog.connection.scalar(images.where(labels.source != INJECTED, ~made_up)) or 0
+    all_labelled = catalog.connection.scalar(images.where(labels.source != INJECTED)) or 0
     return Overview(
         images=images_by(tables.images.c.source),
         splits=images_by(tables.images.c.split),
-        labelled=catalog.connection.scalar(labelled) or 0,
+        labelled=labelled,
+        synthetic=all_labelled - labelled,
         waiting=catalog.queue.remaining(),
         pseudo_labels=total("pseudo_labels"),
         snapshots=total("snapshots"),

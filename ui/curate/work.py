@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query
 from pydantic import Field
 from starlette.responses import FileResponse, Response
 
-from dataengine.curation.config import MiningConfig, VqaConfig
+from dataengine.curation.config import MiningConfig
 from pipelines.config import CategorizeConfig
 from pipelines.selections.config import (
     CategorizationRun,

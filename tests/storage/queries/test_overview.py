@@ -20,6 +20,23 @@ def test_overview(filled: Catalog) -> None:
     assert found.jobs == {"queued": 1} and found.rounds == {"running": 1} and found.users == 0
 
 
+def test_labels_by_people_are_peoples(filled: Catalog) -> None:
+    """desks 1.13: neither simulated annotators' nor the demo's synthetic author count as people."""
+    before = overview.overview(filled)
+    for image, author, source in (
+        ("050", "simulated-ada", "simulated"),
+        ("051", "clinic", "import"),
+        ("052", "import:coco", "import"),
+        ("053", "clinic", "import"),
+        ("053", "ada", "person"),
+    ):
+        filled.labels.submit(
+            Label(image_id=image, author=author, source=source, height=4, width=6, clean=True)  # type: ignore[arg-type]
+        )
+    after = overview.overview(filled)
+    assert (after.labelled - before.labelled, after.synthetic - before.synthetic) == (2, 2)
+
+
 def test_round_progress(filled: Catalog) -> None:
     round_ = Round(id="r", recipe={}, stage="label")
     filled.rounds.add(round_)

@@ -20,8 +20,9 @@ async function main(root, { current }) {
     h("p", { class: "lead" }, choices.images ? `This workspace has ${count(choices.images)} image${choices.images === 1 ? "" : "s"}. Images that it knows already are not added again.` : "This workspace has no images yet. Upload some, use a folder of the server, or try the demo."),
     place,
     uploadPanel(choices, uploads.filter((one) => one.state !== "done"), place, current),
-    folderPanel(choices, place),
+    h("div", { id: "folder" }, folderPanel(choices, place)),
     choices.images ? "" : demoPanel(choices, place));
+  if (location.hash) requestAnimationFrame(() => document.getElementById(location.hash.slice(1))?.scrollIntoView());
 }
 
 // ---- upload -------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ function folderPanel(choices, place) {
 }
 
 function demoPanel(choices, place) {
-  return h("div", { class: "demo" }, panel("The demo", h("p", { class: "hint" }, "Small drawn images with labels, a tiny generator and a detector: enough to try every desk on a machine without a GPU. Takes about half a minute. Use it in a workspace of its own."),
+  return h("div", { class: "demo", id: "demo" }, panel("The demo", h("p", { class: "hint" }, "Small drawn images with labels, a tiny generator and a detector: enough to try every desk on a machine without a GPU. Takes about half a minute. Use it in a workspace of its own."),
     h("div", { class: "line" }, h("button", { type: "button", class: "button quiet", onclick: () => tell((async () => {
       const { job } = await post("/api/import/demo");
       follow(job, place, choices);
