@@ -163,27 +163,27 @@ class PublishConfig(Config):
     labels: Literal["unreturned", "approved"] = "unreturned"
     """Labels to include: "unreturned" takes all but returned and replaced ones, "approved" only those that a
     curator approved."""
-    true_weight: float = Field(default=1.0, gt=0)
+    true_weight: float = Field(default=1.0, gt=0, le=1e6)
     """Sampling weight of images labelled by people in this round."""
-    pseudo_weight: float = Field(default=1.0, gt=0)
+    pseudo_weight: float = Field(default=1.0, gt=0, le=1e6)
     """Sampling weight of images labelled by the teacher."""
-    real_weight: float = Field(default=1.0, gt=0)
+    real_weight: float = Field(default=1.0, gt=0, le=1e6)
     """Sampling weight of artifact-free real images."""
-    previous_weight: float = Field(default=1.0, gt=0)
+    previous_weight: float = Field(default=1.0, gt=0, le=1e6)
     """Sampling weight of images labelled before this round."""
     real_limit: int = Field(default=100_000, ge=0)
     """Maximum number of real images."""
     injected_limit: int = Field(default=0, ge=0)
     """Maximum number of images that “Inject artifacts” made; 0 leaves them out. The share of
     "injected" in the training's mixture says how often they are drawn."""
-    injected_weight: float = Field(default=1.0, gt=0)
+    injected_weight: float = Field(default=1.0, gt=0, le=1e6)
     """Sampling weight of images with an injected artifact."""
 
 
 class EvaluateConfig(Config):
     """How champion and candidate are evaluated (stage `evaluate`)."""
 
-    batch: int = Field(default=32, ge=1)
+    batch: int = Field(default=32, ge=1, le=65_536)
     """Images per batch."""
     operating_point: OperatingPointConfig = OperatingPointConfig()
     """How a trained detector's thresholds are chosen on validation."""

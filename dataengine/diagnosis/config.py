@@ -217,21 +217,21 @@ class LossConfig(Config):
     """The loss of a detector's training, a weighted sum. The default is the paper's squared error alone,
     which rewards silence where artifacts are small."""
 
-    squared: float = Field(default=1.0, ge=0)
+    squared: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the squared error (DiffDoctor, Eq. 1)."""
 
-    focal: float = Field(default=0.0, ge=0)
+    focal: float = Field(default=0.0, ge=0, le=1e6)
     """Weight of the focal loss (Lin et al. 2017), whose gradient does not vanish where an artifact is missed
     with confidence."""
 
     focal_gamma: float = Field(default=2.0, ge=0, le=5)
     """Exponent γ of the focal loss: pixels that are right already count less; 0 is cross-entropy."""
 
-    dice: float = Field(default=0.0, ge=0)
+    dice: float = Field(default=0.0, ge=0, le=1e6)
     """Weight of the Dice loss of flawed images (Milletari et al. 2016), in which a small artifact counts as
     much as a large one."""
 
-    peak: float = Field(default=0.0, ge=0)
+    peak: float = Field(default=0.0, ge=0, le=1e6)
     """Weight of the cross-entropy of an image's highest confidences against whether it is flawed (top
     instances, Li & Vasconcelos 2015): what an image is flagged by is trained as such."""
 
@@ -263,13 +263,13 @@ class DetectorTrainingConfig(Config):
     name: str = "detector"
     """Name of the trained detector."""
 
-    steps: int = Field(default=40_000, ge=1)
+    steps: int = Field(default=40_000, ge=1, le=10_000_000)
     """Updates."""
 
-    batch: int = Field(default=8, ge=1)
+    batch: int = Field(default=8, ge=1, le=65_536)
     """Images per update, over all devices."""
 
-    lr: float = Field(default=6e-5, gt=0)
+    lr: float = Field(default=6e-5, gt=0, le=1)
     """Peak learning rate of the encoder."""
 
     encoder_weights: Annotated[str, Location(harmless=r"|imagenet|nvidia/mit-b[0-5]")] = ""
@@ -277,25 +277,25 @@ class DetectorTrainingConfig(Config):
     library publishes, "nvidia/mit-b0" to "nvidia/mit-b5" for SegFormer (non-commercial licence), a file, or a
     folder that transformers saved, whose head is dropped. Empty for random weights."""
 
-    encoder_factor: float = Field(default=1.0, gt=0)
+    encoder_factor: float = Field(default=1.0, gt=0, le=1000)
     """Learning rate of the encoder, as a factor of `lr`."""
 
-    encoder_frozen: int = Field(default=0, ge=0)
+    encoder_frozen: int = Field(default=0, ge=0, le=10_000_000)
     """Updates at the start during which only the decode head is trained."""
 
-    head_factor: float = Field(default=10.0, gt=0)
+    head_factor: float = Field(default=10.0, gt=0, le=1000)
     """Learning rate of the decode head, as a multiple of the encoder's."""
 
-    weight_decay: float = Field(default=0.01, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
     """AdamW's weight decay; not applied to norms and biases."""
 
     warmup: float = Field(default=0.0375, ge=0, lt=1)
     """Share of the steps used for linear warm-up (1,500 of 40,000)."""
 
-    power: float = Field(default=1.0, ge=0)
+    power: float = Field(default=1.0, ge=0, le=20)
     """Exponent of the polynomial decay after the warm-up."""
 
-    clip: float = Field(default=1.0, gt=0)
+    clip: float = Field(default=1.0, gt=0, le=1e6)
     """Gradient clipping norm (ours). The loss is a mean over pixels, where DiffDoctor's Eq. 1 prints the
     squared norm of an image: AdamW absorbs the factor, this limit does not."""
 
@@ -337,7 +337,7 @@ class DetectorTrainingConfig(Config):
     workers: int = Field(default=2, ge=1, le=64)
     """Threads that decode the next batch during an update."""
 
-    checkpoint_every: int = Field(default=500, ge=1)
+    checkpoint_every: int = Field(default=500, ge=1, le=10_000_000)
     """Steps between checkpoints: the most that a killed run repeats."""
 
     seed: int = Field(default=0, ge=0)
@@ -420,13 +420,13 @@ class HighlighterConfig(Config):
     weights: Annotated[str, Location()] = ""
     """Initial weights: a file of torchvision's VGG16 as safetensors; empty for random weights."""
 
-    lr: float = Field(default=2e-5, gt=0)
+    lr: float = Field(default=2e-5, gt=0, le=1)
     """AdamW's peak learning rate; random weights need a larger one."""
 
-    batch: int = Field(default=64, ge=2)
+    batch: int = Field(default=64, ge=2, le=65_536)
     """Images per update."""
 
-    epochs: int = Field(default=30, ge=1)
+    epochs: int = Field(default=30, ge=1, le=100_000)
     """Passes over the images."""
 
     seed: int = Field(default=0, ge=0)

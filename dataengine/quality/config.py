@@ -17,16 +17,16 @@ class GuardConfig(Config):
     In the paper a scorer rose abnormally during collapse, so a better score alone does not rule out collapse.
     """
 
-    every: int = Field(default=20, ge=1)
+    every: int = Field(default=20, ge=1, le=1_000_000)
     """Updates between two measurements."""
 
-    patience: int = Field(default=2, ge=1)
+    patience: int = Field(default=2, ge=1, le=10_000)
     """Consecutive breaches that stop the run."""
 
-    prompts: int = Field(default=24, ge=1)
+    prompts: int = Field(default=24, ge=1, le=10_000)
     """Number of fixed prompts, not used in training, for the guard's images."""
 
-    seeds: int = Field(default=2, ge=2)
+    seeds: int = Field(default=2, ge=2, le=1000)
     """Images per prompt; diversity is measured among them."""
 
     steps: int | None = Field(default=None, ge=1)

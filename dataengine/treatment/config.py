@@ -26,10 +26,10 @@ class UsualSampling(Config):
 class SamplingConfig(Config):
     """Sampling of images."""
 
-    steps: int = Field(default=5, ge=1)
+    steps: int = Field(default=5, ge=1, le=10_000)
     """Denoising steps (DiffDoctor: 5 on FLUX.1-schnell)."""
 
-    guidance: float | None = Field(default=None, ge=0)
+    guidance: float | None = Field(default=None, ge=0, le=1000)
     """Guidance scale; defaults to the family's. Stable Diffusion: classifier-free, off at 1 or less.
     FLUX.1-dev: embedded. FLUX.1-schnell has none."""
 
@@ -39,7 +39,7 @@ class SamplingConfig(Config):
     width: int | None = Field(default=None, ge=8, le=4096)
     """Width in pixels; defaults to the family's."""
 
-    batch: int = Field(default=16, ge=1)
+    batch: int = Field(default=16, ge=1, le=4096)
     """Images per batch."""
 
     precision: Precision = "float32"
@@ -64,10 +64,10 @@ class WeightsConfig(Config):
 class LoraSettings(Config):
     """The LoRA: trained layers and their rank."""
 
-    rank: int = Field(default=16, ge=1)
+    rank: int = Field(default=16, ge=1, le=4096)
     """Rank of the two matrices (DiffDoctor: 16)."""
 
-    alpha: float = Field(default=16.0, gt=0)
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
     """Scale; the update is multiplied by alpha / rank (1 in the authors' code, unstated in the paper)."""
 
     targets: Literal["attention", "all"] = "attention"
@@ -77,7 +77,7 @@ class LoraSettings(Config):
 class PixelConfig(Config):
     """Pixel-aware treatment (DiffDoctor, Eq. 2): lowers the confidence of pixels."""
 
-    weight: float = Field(default=1.0, ge=0)
+    weight: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of this objective; 0 turns it off, as a control."""
 
     pixels: Literal["all", "maximum", "above", "soft"] = "all"
@@ -107,7 +107,7 @@ class RewardConfig(Config):
     goal: Literal["raise", "lower"] = "raise"
     """Whether the score is raised, as for plausibility, or lowered, as for violence."""
 
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, le=1e6)
     """Weight of this objective."""
 
     @model_validator(mode="after")
@@ -134,7 +134,7 @@ class RegionConfig(Config):
     """The untreated reference: the base without any LoRA, or the generator as given to the run, so that
     sequential tuning keeps the gains of the first run's LoRA."""
 
-    beta: float = Field(default=1e-3, gt=0)
+    beta: float = Field(default=1e-3, gt=0, le=1e6)
     """Weight of the constraint (Focus-N-Fix: 1e-3 for artifacts, 5e-4 for safety), for rewards in [0, 1] at
     512 × 512: scale it with the range of another reward, and the Frobenius norm with 512 over the side."""
 
@@ -159,7 +159,7 @@ class RegionConfig(Config):
 class OfflineConfig(Config):
     """Offline regularisation (DiffDoctor, Eq. 3-4): the ordinary diffusion loss on artifact-free images."""
 
-    gamma: float = Field(default=0.25, gt=0)
+    gamma: float = Field(default=0.25, gt=0, le=1e6)
     """Weight of the regularisation. It depends on the reduction, here the mean squared error over elements
     (the paper gives a norm)."""
 
@@ -346,18 +346,18 @@ class GuidanceConfig(Config):
 class TreatmentConfig(Config):
     """One treatment: sampling, objectives, optimizer, LoRA and guard."""
 
-    updates: int = Field(default=110, ge=1)
+    updates: int = Field(default=110, ge=1, le=1_000_000)
     """Largest number of updates; the guard may stop earlier (DiffDoctor's preset: 750, a pass over 3,000
     prompts)."""
 
-    batch: int = Field(default=8, ge=1)
+    batch: int = Field(default=8, ge=1, le=4096)
     """Images generated per gradient, and as many artifact-free images for the regularisation (DiffDoctor's
     code and preset: 4)."""
 
-    accumulation: int = Field(default=1, ge=1)
+    accumulation: int = Field(default=1, ge=1, le=10_000)
     """Gradient accumulation: gradients averaged per update."""
 
-    grad_steps: int = Field(default=3, ge=1)
+    grad_steps: int = Field(default=3, ge=1, le=10_000)
     """Number of last denoising steps that the gradient flows through (t_tr; 1 in the paper)."""
 
     truncation: Literal["last", "random", "single"] = "last"
@@ -400,7 +400,7 @@ class TreatmentConfig(Config):
     lora: LoraSettings = LoraSettings()
     """The LoRA: trained layers and their rank."""
 
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0, le=1)
     """AdamW's learning rate."""
 
     decay: Literal["constant", "sqrt"] = "constant"
@@ -409,10 +409,10 @@ class TreatmentConfig(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's betas, the decay of its two moments."""
 
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, le=1)
     """AdamW's weight decay (DiffDoctor's code and preset: 0.1)."""
 
-    clip_norm: float = Field(default=1.0, gt=0)
+    clip_norm: float = Field(default=1.0, gt=0, le=1e6)
     """Gradient clipping norm (DiffDoctor's code and preset: 5)."""
 
     seed: int = Field(default=0, ge=0)
@@ -421,7 +421,7 @@ class TreatmentConfig(Config):
     guard: GuardConfig = GuardConfig()
     """The quality guard, which stops the run before the generator collapses."""
 
-    checkpoint_every: int = Field(default=10, ge=1)
+    checkpoint_every: int = Field(default=10, ge=1, le=1_000_000)
     """Updates between checkpoints: the most that a killed run repeats."""
 
     @property

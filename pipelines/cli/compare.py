@@ -205,11 +205,11 @@ def say_comparison(call: Call, result: dict[str, Any], out: Path) -> Any:
         ("frequency", "frequency at 0.5"),
     ):
         one = figures[name]
-        low, high = one["interval"]
-        call.say(
-            f"  {label:18} {one['before']:.4f} → {one['after']:.4f}  × {one['ratio']:.3f} "
-            f"({low:.3f} to {high:.3f})"
-        )
+        change = "ratio undefined"
+        if one["ratio"] is not None:
+            low, high = one["interval"]
+            change = f"× {one['ratio']:.3f} ({low:.3f} to {high:.3f})"
+        call.say(f"  {label:18} {one['before']:.4f} → {one['after']:.4f}  {change}")
     for note in result["notes"]:
         call.say(f"  note: {note}")
     for one in result["left_out"][:20]:

@@ -258,11 +258,13 @@ def say_figures(call: Call, figures: dict[str, Any]) -> None:
         call.say("  nothing was kept: no update within the guard's limits was better than the generator")
         return
     confidence, similarity = judged["mean_confidence"], judged["similarity"]
-    low, high = confidence["interval"]
+    change = "ratio undefined"
+    if confidence["ratio"] is not None:
+        low, high = confidence["interval"]
+        change = f"× {confidence['ratio']:.3f} (95 %: {low:.3f} to {high:.3f})"
     call.say(
         f"  mean confidence {confidence['before']:.4f} → {confidence['after']:.4f} on {judged['pairs']} "
-        f"held-out pairs, × {confidence['ratio']:.3f} (95 %: {low:.3f} to {high:.3f}); "
-        f"{figures['worse']} got worse"
+        f"held-out pairs, {change}; {figures['worse']} got worse"
     )
     means = {name: similarity[name]["mean"] for name in ("psnr", "ssim", "lpips") if similarity[name]}
     call.say("  " + ", ".join(f"{name.upper()} {value:.3g}" for name, value in means.items()))

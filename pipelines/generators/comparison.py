@@ -57,7 +57,9 @@ def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) ->
     after = _qualities(context, [pair.after for pair in pairs], prompts, reader)
     figures: dict[str, object] = {
         "detail": _compare_means(before.detail, after.detail, prompts),
-        "diversity": _compare_means(before.diversity, after.diversity, list(dict.fromkeys(prompts))),
+        "diversity": _compare_means(
+            list(before.diversity.values()), list(after.diversity.values()), list(before.diversity)
+        ),
     }
     if reader is not None:
         drop, interval = mean_difference(after.shown, before.shown, prompts)
@@ -74,8 +76,8 @@ def quality_figures(context: Context, pairs: Sequence[Pair], attributes: str) ->
 class _Qualities:
     detail: list[float]
     """Per image."""
-    diversity: list[float]
-    """Per prompt, in the order of first appearance; 0 for a single seed."""
+    diversity: dict[str, float]
+    """Per prompt, in the order of first appearance; without those of a single seed."""
     shown: list[float]
     """Share of the prompt's attributes per image; empty without a reader."""
 
@@ -88,10 +90,11 @@ def _qualities(
     for index, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(index)
     detail, shown = [0.0] * len(images), [0.0] * len(images) if reader else []
-    diversities: list[float] = []
+    diversities: dict[str, float] = {}
     for prompt, group in rows.items():
         pixels = read_stacked(context.workspace, [images[index] for index in group])
-        diversities.append(diversity(pixels, len(group)) if len(group) > 1 else 0.0)
+        if len(group) > 1:
+            diversities[prompt] = diversity(pixels, len(group))
         for place, index in enumerate(group):
             detail[index] = detail_energy(pixels[place : place + 1])
         if reader is not None:
@@ -103,7 +106,12 @@ def _qualities(
 def _compare_means(
     before: Sequence[float] | np.ndarray, after: Sequence[float] | np.ndarray, prompts: Sequence[str]
 ) -> dict[str, object]:
-    """Means before and after, and the ratio of the means with its interval over prompts."""
+    """Means before and after, and the ratio of the means with its interval over prompts. What is undefined is
+    None: the ratio to a mean of 0, and everything where no value is known."""
+    if not len(before):
+        return dict.fromkeys(("before", "after", "ratio", "interval"))
+    if not np.any(before):
+        return {"before": 0.0, "after": float(np.mean(after)), "ratio": None, "interval": None}
     value, interval = ratio_of_means(before, after, prompts)
     return {
         "before": float(np.mean(before)),

@@ -125,6 +125,9 @@ def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
         if not isinstance(one, dict) or "before" not in one:
             continue
         by_ratio = "ratio" in one
+        if by_ratio and one["ratio"] is None:
+            rows.append(_undefined(name, one))
+            continue
         change = one["ratio"] if by_ratio else one.get("difference", -one.get("drop", 0.0))
         low, high = one["interval"]
         if "drop" in one:
@@ -141,6 +144,12 @@ def figure_rows(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: row["order"])
+
+
+def _undefined(name: str, one: Mapping[str, Any]) -> dict[str, Any]:
+    values = {side: "–" if one[side] is None else _shown(one[side]) for side in ("before", "after")}
+    order = list(LABELS).index(name) if name in LABELS else len(LABELS)
+    return {"name": LABELS.get(name, name), **values, "change": "–", "interval": "–", "p": "", "order": order}
 
 
 def similarity_rows(figures: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -10,6 +10,12 @@ from pipelines.services.rounds import resume_round, stop_held_round
 from storage.stores.job_files import LOG
 from storage.workspace import Workspace
 
+NOISE = re.compile(
+    r"\d+%\|.*\| *[\d.]+[kMG]?/[\d.]+|\d+it \[\d\d:\d\d"  # bars of tqdm
+    r"|(Future|Deprecation|User)Warning: |^  warnings\.warn\("  # of libraries, in Python's form
+    r"|were passed to .* but are not expected and will be ignored"  # of diffusers
+)
+"""Lines of a log that say nothing about the job."""
 TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 """Terminal escape sequences."""
 
@@ -89,8 +95,10 @@ def read_log(workspace: Workspace, job_id: str, tail: int = 20_000) -> str:
 
 
 def legible(text: str) -> str:
-    """A log without escape sequences; of an overwritten line, as by a progress bar, the last text."""
-    return "\n".join(
+    """A log without escape sequences, progress bars, and warnings of libraries that mean nothing to its
+    reader; of an overwritten line, the last text."""
+    lines = (
         next((part for part in reversed(line.split("\r")) if part), "")
         for line in TERMINAL.sub("", text).split("\n")
     )
+    return "\n".join(line for line in lines if not NOISE.search(line))

@@ -196,8 +196,8 @@ def line(text: str) -> str:
 
 def row(name: str, one: dict[str, Any]) -> str:
     """One figure as a line of the table."""
-    figure, (low, high) = name.replace("_", " "), one["interval"]
-    return (
-        f"| {figure} | {one['before']:.4f} | {one['after']:.4f} | {one['ratio']:.3f} "
-        f"| {low:.3f} – {high:.3f} |"
-    )
+    known = bool(one["before"])  # a ratio to 0 is undefined, whatever older results say
+    before, after = ("–" if value is None else f"{value:.4f}" for value in (one["before"], one["after"]))
+    ratio = f"{one['ratio']:.3f}" if known else "–"
+    interval = " – ".join(f"{end:.3f}" for end in one["interval"]) if known else "–"
+    return f"| {name.replace('_', ' ')} | {before} | {after} | {ratio} | {interval} |"

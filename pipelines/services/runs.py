@@ -311,11 +311,41 @@ def sentence(error: ValidationError) -> str:
     """The first problem of a validation in one sentence."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    given = first.get("input")
+    given, limits = first.get("input"), first.get("ctx", {})
     reason = first["msg"].removeprefix("Value error, ")
+    if plain := PLAIN.get(first["type"]):
+        reason = plain.format(**{name: _plainly(value) for name, value in limits.items()})
+    if first["type"] == "missing":
+        return f"{where} {reason}"
+    if first["type"] == "string_too_short" and given == "":
+        return f"{where} is empty: enter a value"
     if not where or isinstance(given, dict | list):
         return f"{where}: {reason}" if where else reason
-    return f"{where} is {given!r}: {reason[0].lower()}{reason[1:]}"
+    return f"{where} is {'empty' if given in (None, '') else repr(given)}: {reason[0].lower()}{reason[1:]}"
+
+
+PLAIN = {
+    "int_parsing": "enter a whole number",
+    "int_type": "enter a whole number",
+    "int_from_float": "enter a whole number",
+    "float_parsing": "enter a number",
+    "float_type": "enter a number",
+    "finite_number": "enter a finite number",
+    "greater_than": "it must be more than {gt}",
+    "greater_than_equal": "it must be at least {ge}",
+    "less_than": "it must be less than {lt}",
+    "less_than_equal": "it must be at most {le}",
+    "literal_error": "choose {expected}",
+    "extra_forbidden": "there is no such setting",
+    "missing": "is needed",
+    "string_too_short": "it needs at least {min_length} characters",
+    "string_too_long": "it may have at most {max_length} characters",
+}
+"""What people read of a kind of validation error; others are told in the validator's own words."""
+
+
+def _plainly(value: Any) -> str:
+    return f"{value:,.10g}" if isinstance(value, int | float) else str(value)
 
 
 def training_presets(workspace: Workspace) -> dict[str, dict[str, Any]]:

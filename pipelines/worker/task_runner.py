@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataengine.errors import ClinicError, Paused, Unavailable
+from dataengine.errors import Cancelled, ClinicError, Paused, Unavailable
 from dataengine.records import STAGE_JOB
 from pipelines.runtime.context import Context, Result, Waiting
 from pipelines.runtime.devices import device_lock
@@ -82,8 +82,8 @@ class Runner:
                 try:
                     pausing = PauseAsked(self.workspace, task["job"])
                     return self._run(Context(self.workspace, self.models, report, pausing), task)
-                except Paused as pause:
-                    log_line(str(pause))
+                except (Paused, Cancelled) as stop:
+                    log_line(str(stop))
                     raise
                 except Exception:
                     traceback.print_exc()

@@ -1,5 +1,6 @@
 """What /train and /treat share: a run's status, curves and log; cancel, pause and resume."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -10,6 +11,7 @@ from dataengine.records import Job
 from pipelines.services import jobs, queue, runs
 from pipelines.services.standalone import registration
 from storage.workspace import Workspace
+from ui.runs.curves import Series, curves_csv
 from ui.web.access import ADMINS, ENGINEERS, may, roles
 from ui.web.blob_pool import reads_blobs
 from ui.web.images import IMMUTABLE, map_response
@@ -17,6 +19,9 @@ from ui.web.sessions import Person, Requires, SignedIn
 
 LOG_TAIL = 8_000
 POINTS = 800
+MOST_BESIDE = 20
+Beside = Annotated[Sequence[str], Query(max_length=MOST_BESIDE)]
+"""Ids of other runs of the same kind."""
 
 Kind = Literal["retrain", "treat", "dreambooth"]
 
@@ -64,6 +69,10 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
     ) -> dict[str, tuple[list[int], list[float]]]:
         return runs.curves(workspace, runs.run_of(workspace, kind, run_id).jobs, points)
 
+    @routes.get("/{run_id}/curves.csv")
+    def curves_file(run_id: str, beside: Beside = ()) -> Response:
+        return curves_csv(curves_of(workspace, kind, [run_id, *beside]))
+
     @routes.get("/{run_id}/log")
     def log(run_id: str) -> dict[str, str]:
         return {"log": jobs.read_log(workspace, runs.run_of(workspace, kind, run_id).job.id, LOG_TAIL)}
@@ -100,6 +109,16 @@ def run_routes(workspace: Workspace, kind: str) -> APIRouter:
         return {"state": job.state, "job": job.id}
 
     return routes
+
+
+def curves_of(workspace: Workspace, kind: str, run_ids: Sequence[str]) -> dict[str, Series]:
+    """The curves of runs by their names; two of one name are told apart by their ids. Raises `NotFound`."""
+    found: dict[str, Series] = {}
+    for id in run_ids:
+        run = runs.run_of(workspace, kind, id)
+        name = runs.run_name(run.job)
+        found[f"{name} ({id})" if name in found else name] = runs.curves(workspace, run.jobs)
+    return found
 
 
 def queue_routes(workspace: Workspace) -> APIRouter:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.records import CLINIC, STAGE_JOB, DetectorVersion, Job, describe_point, round_name
@@ -25,7 +25,8 @@ from pipelines.services.detectors import (
 from pipelines.services.locations import check_locations, offers
 from pipelines.services.training.starts import recipe_choices, start_choices
 from storage.workspace import Workspace
-from ui.runs.routes import NewName, Settings, run_routes, run_rows
+from ui.runs.curves import curves_csv
+from ui.runs.routes import Beside, NewName, Settings, curves_of, run_routes, run_rows
 from ui.train.injection import injection_routes
 from ui.web.access import ENGINEERS
 from ui.web.sessions import Person, Requires
@@ -96,6 +97,13 @@ def train_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/detectors/{detector_id}/curves")
     def detector_curves(detector_id: str) -> dict[str, tuple[list[int], list[float]]]:
         return runs.curves(workspace, jobs_behind(workspace, detector_id))
+
+    @routes.get("/detectors/{detector_id}/curves.csv")
+    def detector_curves_file(detector_id: str, beside: Beside = ()) -> Response:
+        with workspace.catalog(read_only=True) as catalog:
+            name = catalog.detectors.get(detector_id).name
+        own = {name: runs.curves(workspace, jobs_behind(workspace, detector_id))}
+        return curves_csv(own | curves_of(workspace, runs.TRAINING, beside))
 
     @routes.post("/detectors/{detector_id}/rename")
     def rename(detector_id: str, body: NewName, person: Engineer) -> dict[str, str]:

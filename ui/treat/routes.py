@@ -17,7 +17,8 @@ from pipelines.services.standalone.dreambooth import PRESET, likeness_png, offer
 from pipelines.services.standalone.treatment import treatment_strip
 from storage.catalog import Catalog
 from storage.workspace import Workspace
-from ui.runs.routes import NewName, Settings, run_routes, run_rows, sample_ref
+from ui.runs.curves import curves_csv
+from ui.runs.routes import Beside, NewName, Settings, curves_of, run_routes, run_rows, sample_ref
 from ui.treat.instances import instance_routes
 from ui.web.access import ENGINEERS
 from ui.web.blob_pool import reads_blobs
@@ -97,6 +98,11 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/treatments/{treatment_id}/curves")
     def treatment_curves(treatment_id: str) -> dict[str, tuple[list[int], list[float]]]:
         return runs.curves(workspace, jobs_behind(workspace, treatment_id))
+
+    @routes.get("/treatments/{treatment_id}/curves.csv")
+    def treatment_curves_file(treatment_id: str, beside: Beside = ()) -> Response:
+        own = {treatment_id: runs.curves(workspace, jobs_behind(workspace, treatment_id))}
+        return curves_csv(own | curves_of(workspace, runs.TREATMENT, beside))
 
     @routes.post("/treatments/{treatment_id}/draw")
     def draw(treatment_id: str, body: Prompts, person: Engineer) -> dict[str, str]:
@@ -200,7 +206,7 @@ def ratios(judged: dict[str, Any]) -> dict[str, float]:
     return {
         name: judged[name]["ratio"]
         for name in ("mean_confidence", "max_confidence", "frequency")
-        if name in judged
+        if name in judged and judged[name].get("before")
     }
 
 

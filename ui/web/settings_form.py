@@ -1,4 +1,4 @@
-"""A form generated from a configuration's fields: label, help, limits and value of each.
+"""A form generated from a configuration's fields: label, unit, help, limits and value of each.
 
     fields = form(TrainingRun, settings)  # JSON for ui/runs/static/form.js, which returns the same nesting
 
@@ -14,6 +14,8 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from ui.web.setting_labels import label_of
+
 NONE = type(None)
 
 Offers = Callable[[FieldInfo], list[tuple[str, str]]]
@@ -28,17 +30,19 @@ def nothing(field: FieldInfo) -> list[tuple[str, str]]:
 def form(kind: type[BaseModel], values: Mapping[str, Any], offers: Offers = nothing) -> list[dict[str, Any]]:
     """The fields of `kind` in order, with `values` (as `model_dump(mode="json")` gives them) filled in."""
     return [
-        asked(name, field, values.get(name, default_of(field)), offers)
+        asked(name, field, values.get(name, default_of(field)), offers, kind.__name__)
         for name, field in kind.model_fields.items()
     ]
 
 
-def asked(name: str, field: FieldInfo, value: Any, offers: Offers = nothing) -> dict[str, Any]:
-    """One field: name, label, help, control, and value."""
+def asked(name: str, field: FieldInfo, value: Any, offers: Offers = nothing, of: str = "") -> dict[str, Any]:
+    """One field of the settings class named `of`: name, label, unit, help, control, and value."""
     inner, optional = without_none(field.annotation)
+    label, unit = label_of(of, name)
     return {
         "name": name,
-        "label": name.replace("_", " "),
+        "label": label,
+        **({"unit": unit} if unit else {}),
         "help": " ".join((field.description or "").split()),
         "optional": optional,
         "value": value,

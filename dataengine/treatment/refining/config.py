@@ -41,10 +41,10 @@ class RefiningConfig(Config):
     highlighter: HighlighterConfig = HighlighterConfig()
     """Training of the flaw highlighter."""
 
-    batch: int = Field(default=64, ge=1)
+    batch: int = Field(default=64, ge=1, le=65_536)
     """Images per update, and per mean map."""
 
-    lr: float = Field(default=1e-4, gt=0)
+    lr: float = Field(default=1e-4, gt=0, le=1)
     """AdamW's learning rate."""
 
     dropped: float = Field(default=0.1, ge=0, lt=1)

@@ -13,12 +13,14 @@ pytestmark = pytest.mark.browser
 def test_a_vqa_model_is_chosen_with_its_question(visit: Visit, live: Live) -> None:
     page = visit("engineer", "/rounds")
     page.locator("#new").click()
+    page.get_by_text("Sampling and additional detectors").click()
     assert "ask an admin to register one" in page.locator("#start").inner_text()
     with live[1].catalog() as catalog:
         catalog.endpoints.add(Endpoint(id="seer", kind="vqa", name="the seer", location="owner/seer"))
         catalog.commit()
     page.reload()
     page.locator("#new").click()
+    page.get_by_text("Sampling and additional detectors").click()
     form, posted = page.locator("#start"), []
 
     def refuse(route: Route) -> None:

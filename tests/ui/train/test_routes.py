@@ -88,7 +88,8 @@ def test_the_form_is_made_of_the_settings_own_fields_and_docstrings() -> None:
     assert all(leaf["help"] for leaf in leaves(fields))
     assert found["steps"] == {
         "name": "steps",
-        "label": "steps",
+        "label": "Training length",
+        "unit": "updates",
         "help": "Updates.",
         "optional": False,
         "value": 40_000,
@@ -96,11 +97,14 @@ def test_the_form_is_made_of_the_settings_own_fields_and_docstrings() -> None:
         "whole": True,
         "low": 1,
         "above": False,
+        "high": 10_000_000,
+        "below": False,
     }
     assert found["precision"]["options"] == ["no", "bf16", "fp16"]
     assert found["leave_out"] | {"help": ""} == {
         "name": "leave_out",
-        "label": "leave out",
+        "label": "Ignored pixels",
+        "unit": "confidence",
         "help": "",
         "optional": True,
         "value": None,
@@ -230,13 +234,14 @@ def values(fields: list[dict[str, Any]]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"steps": 0}, "training.steps is 0: input should be greater than or equal to 1"),
-        ({"lr": "fast"}, "training.lr is 'fast': input should be a valid number"),
+        ({"steps": 0}, "training.steps is 0: it must be at least 1"),
+        ({"lr": "fast"}, "training.lr is 'fast': enter a number"),
         ({"mixture": {"true": -1}}, "mixture {'true': -1.0} must not be negative"),
         ({"loss": {"squared": 0}}, "the loss has no term"),
         ({"loss": {"dice": -1}}, "training.loss.dice is -1"),
         ({"flawed": 1.5}, "training.flawed is 1.5"),
-        ({"speed": 3}, "training.speed is 3: extra inputs are not permitted"),
+        ({"lr": 1000}, "training.lr is 1000: it must be at most 1"),
+        ({"speed": 3}, "training.speed is 3: there is no such setting"),
     ],
 )
 def test_a_setting_out_of_range_is_named(

@@ -41,7 +41,7 @@ def test_every_start_says_what_it_is_and_what_its_licence_forbids(
         expect(start.locator("small")).to_contain_text("only with some thousands of them")
         expect(start.locator("input")).to_be_hidden()
         start.locator("select").select_option("other…")
-        expect(page.locator(".note.bad").first).to_contain_text("start is ''")
+        expect(page.locator(".note.bad").first).to_contain_text("start is empty")
         start.locator("input").fill("/etc/other")
         start.locator("input").blur()
         expect(page.locator(".note.bad").first).to_contain_text(

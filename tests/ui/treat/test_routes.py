@@ -124,7 +124,7 @@ def test_a_generator_of_the_hub_is_told_how_to_get(engineer: TestClient, workspa
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"judge_seeds": 0}, "judge_seeds is 0: input should be greater than or equal to 1"),
+        ({"judge_seeds": 0}, "judge_seeds is 0: it must be at least 1"),
         ({"generator": ""}, "choose a generator first"),
         ({"generator": "nobody"}, "nobody"),
     ],

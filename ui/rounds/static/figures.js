@@ -2,7 +2,7 @@
 import { get } from "/static/api.js";
 import { h, panel } from "/static/dom.js";
 import { figure, percent, when } from "/static/format.js";
-import { beforeAndAfter } from "/static/line_chart.js";
+import { beforeAndAfter } from "/static/diagrams.js";
 import { state } from "./format.js";
 
 function chart(title, rows, read, write) {

@@ -33,6 +33,7 @@ export async function jobs(root, { asked, go }) {
     if (!chosen) return log.replaceChildren("");
     const job = await get(`/api/rounds/jobs/${encodeURIComponent(chosen)}/log`);
     const act = (what) => async () => {
+      if (what === "cancel" && !confirm(`Cancel “${job.title}”? It can be resumed.`)) return;
       const answer = await tell(post(`/api/rounds/jobs/${encodeURIComponent(chosen)}/${what}`));
       if (answer) go({ view: "jobs", job: answer.id });
     };

@@ -1,19 +1,48 @@
 // A form built from the server's description of a configuration (ui/web/settings_form.py), and read back with its nesting.
 import { h } from "/static/dom.js";
 
-// fields → { node, read() → values, mark(path, message) }. `first` names the paths shown at the top;
-// `replace` renders some paths differently: path → (field) → { node, read }.
-export function form(fields, { first = [], replace = {}, changed = () => {} } = {}) {
+// fields → { node, read() → values, mark(message) }. `first` names the paths shown at the top; `replace` renders
+// some paths differently: path → (field) → { node, read }; `unused` hides some: path → (values) → whether.
+export function form(fields, { first = [], replace = {}, unused = {}, changed = () => {} } = {}) {
   const parts = fields.map((field) => part(field, field.name, replace));
   const node = h("div", { class: "settings" });
   const chosen = first.map((path) => find(parts, path)).filter(Boolean);
   const rest = h("div", { class: "rest" });
   for (const one of parts) rest.append(one.node);
   for (const one of chosen) node.append(one.node);
-  node.append(h("details", { class: "all" }, h("summary", {}, "All settings"), rest));
+  const reset = h("button", { type: "button", class: "link", onclick: () => { for (const one of leaves(parts)) one.reset(); settle(); changed(); } });
+  const search = h("input", { type: "search", placeholder: "Search settings", "aria-label": "Search settings", oninput: () => filter(rest, search.value) });
+  node.append(h("p", { class: "line resets", role: "status" }, reset), h("details", { class: "all" }, h("summary", {}, "All settings"), h("div", { class: "line" }, search), rest));
   for (const group of rest.querySelectorAll("fieldset.group:not(.list)")) if (!group.querySelector(":scope > .fields > *")) group.remove();
-  node.addEventListener("change", () => { for (const bad of node.querySelectorAll(".wrong")) bad.classList.remove("wrong"); changed(); });
-  return { node, read: () => collect(parts), mark: (message) => mark(parts, message) };
+  const settle = () => {
+    const values = collect(parts), edited = leaves(parts).filter((one) => one.compare());
+    reset.parentElement.hidden = !edited.length;
+    reset.textContent = `Reset ${edited.length} changed setting${edited.length === 1 ? "" : "s"} to the preset`;
+    for (const [path, hides] of Object.entries(unused)) find(parts, path)?.node.classList.toggle("unused", hides(values));
+  };
+  node.addEventListener("change", () => { unmark(node); settle(); changed(); });
+  settle();
+  return { node, read: () => collect(parts), mark: (message) => { unmark(node); mark(parts, message); } };
+}
+
+function unmark(node) {
+  for (const bad of node.querySelectorAll(".wrong")) bad.classList.remove("wrong");
+  for (const text of node.querySelectorAll(".problem")) text.remove();
+}
+
+// Every single setting; lists and optional groups count as one.
+const leaves = (parts) => parts.flatMap((one) => (one.compare ? [one] : leaves(one.parts ?? [])));
+
+// Shows the settings that have every word in label, name or help.
+function filter(rest, text) {
+  const wanted = text.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const one of rest.querySelectorAll(".setting")) {
+    const own = `${one.textContent} ${one.dataset.path ?? ""}`.toLowerCase();
+    one.classList.toggle("unfound", !wanted.every((word) => own.includes(word)));
+  }
+  for (const group of [...rest.querySelectorAll("fieldset.group")].reverse()) {
+    group.classList.toggle("unfound", wanted.length > 0 && ![...group.querySelectorAll(".setting")].some((one) => !one.classList.contains("unfound")));
+  }
 }
 
 const collect = (parts) => Object.fromEntries(parts.map((one) => [one.name, one.read()]));
@@ -34,20 +63,58 @@ function mark(parts, message) {
     [field, level] = [next, next.parts];
   }
   if (!field) return;
+  const reason = message.match(/^[\w.]+ is .*?: (.*)$/)?.[1] ?? message;
+  field.node.append(h("span", { class: "problem" }, reason[0].toUpperCase() + reason.slice(1)));
   for (let up = field.node.parentElement; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
   field.node.classList.add("wrong");
   field.node.scrollIntoView({ block: "center" });
 }
 
 function part(field, path, replace) {
-  const made = replace[path] ? replace[path](field) : KINDS[field.kind](field, path, replace);
+  const build = () => (replace[path] ? replace[path](field) : KINDS[field.kind](field, path, replace));
+  const made = build();
   made.name = field.name;
   made.node.dataset.path = path;
+  if (!made.parts || field.optional) watchChange(made, build, path);
   return made;
 }
 
+// Marks a setting that differs from the preset, and takes it back to it.
+function watchChange(made, build, path) {
+  const before = JSON.stringify(made.read());
+  const back = h("button", { type: "button", class: "link back", "aria-label": `Reset to the preset`, onclick: () => {
+    made.reset();
+    made.node.dispatchEvent(new Event("change", { bubbles: true }));
+    made.node.querySelector("input, select, textarea")?.focus();
+  } }, "Reset");
+  made.compare = () => {
+    const differs = JSON.stringify(made.read()) !== before;
+    made.node.classList.toggle("changed", differs);
+    if (differs && !back.isConnected) (made.node.querySelector(":scope > .name, :scope > legend") ?? made.node).append(" ", back);
+    if (!differs) back.remove();
+    return differs;
+  };
+  made.reset = () => {
+    if (JSON.stringify(made.read()) === before) return;
+    const again = build();
+    again.node.dataset.path = path;
+    made.node.replaceWith(again.node);
+    Object.assign(made, again);
+  };
+}
+
+const unitOf = (field) => (field.unit ? h("i", { class: "unit" }, field.unit) : null);
+
+// What a number may be, in words.
+function range({ low, high, above, below }) {
+  const [least, most] = [low, high].map((value) => (value === undefined ? null : value.toLocaleString("en", { maximumFractionDigits: 6 })));
+  if (least !== null && most !== null) return `${above ? "above " : ""}${least} to ${below ? "below " : ""}${most}`;
+  if (least !== null) return `${above ? "more than" : "at least"} ${least}`;
+  return most === null ? "" : `${below ? "less than" : "at most"} ${most}`;
+}
+
 function labelled(field, control, extra = "") {
-  return h("label", { class: `setting ${field.kind} ${extra}`, title: "" }, h("span", { class: "name" }, field.label), control, field.help ? h("small", {}, field.help) : null);
+  return h("label", { class: `setting ${field.kind} ${extra}`, title: "" }, h("span", { class: "name" }, field.label, unitOf(field)), control, field.help ? h("small", {}, field.help) : null);
 }
 
 function simple(field, control, parse) {
@@ -72,7 +139,8 @@ const number = (text) => (text === "" ? null : Number.isNaN(Number(text)) ? text
 
 const KINDS = {
   number(field) {
-    const control = h("input", { type: "text", inputmode: "decimal", value: field.value === null ? "" : String(field.value), placeholder: field.optional ? "not set" : "", autocomplete: "off" });
+    const limits = { min: field.low, max: field.high };
+    const control = h("input", { type: "number", step: field.whole ? "1" : "any", ...Object.fromEntries(Object.entries(limits).filter(([, value]) => value !== undefined).map(([name, value]) => [name, String(value)])), value: field.value === null ? "" : String(field.value), placeholder: field.optional ? "not set" : "", autocomplete: "off", title: range(field) });
     return simple(field, control, number);
   },
   text(field) {
@@ -95,7 +163,7 @@ const KINDS = {
   several(field) {
     const boxes = field.options.map((one) => h("input", { type: "checkbox", value: one, checked: (field.value ?? []).includes(one) }));
     const control = h("span", { class: "boxes" }, boxes.map((box, i) => h("label", {}, box, field.options[i])));
-    const node = h("div", { class: "setting several" }, h("span", { class: "name" }, field.label), control, h("small", {}, field.help));
+    const node = h("div", { class: "setting several" }, h("span", { class: "name" }, field.label, unitOf(field)), control, h("small", {}, field.help));
     return { node, read: () => boxes.filter((box) => box.checked).map((box) => box.value) };
   },
   pair(field) {
@@ -110,7 +178,7 @@ const KINDS = {
   shares(field) {
     const inputs = field.options.map((key) => h("input", { type: "text", inputmode: "decimal", value: field.value?.[key] === undefined ? "" : String(field.value[key]), placeholder: "–", autocomplete: "off" }));
     const control = h("span", { class: "shares" }, inputs.map((one, i) => h("label", {}, field.options[i], one)));
-    const node = h("div", { class: "setting shares" }, h("span", { class: "name" }, field.label), control, h("small", {}, field.help));
+    const node = h("div", { class: "setting shares" }, h("span", { class: "name" }, field.label, unitOf(field)), control, h("small", {}, field.help));
     return { node, read: () => Object.fromEntries(field.options.map((key, i) => [key, number(inputs[i].value.trim())]).filter(([, value]) => value !== null)) };
   },
   json(field) {

@@ -3,7 +3,8 @@ import { get, post } from "/static/api.js";
 import { h, nothing, panel, say, tell } from "/static/dom.js";
 import { figure, when } from "/static/format.js";
 import { drawHeatAt } from "/static/images.js";
-import { chart } from "/static/line_chart.js";
+import { curveChart } from "/static/curves.js";
+import { meaning, metricName } from "/static/metrics.js";
 
 const POLL_MS = 1000, CURVE_MS = 4000, IDLE_MS = 5000;
 const OPEN = ["queued", "running"];
@@ -35,12 +36,13 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
   const images = panel(gallery.title);
   const log = h("pre", {});
   const result = h("div", {});
-  let size = -1, drawn = -Infinity, shown = "", ended = false, chosen = null;
+  let size = -1, drawn = -Infinity, shown = "", ended = false, panelOfCurves = null;
 
   root.append(h("p", { class: "crumb" }, h("a", { href: location.pathname }, `← ${back}`)), head, after, result,
     h("div", { class: "two" }, charts, images), panel("Log", log));
 
   async function press(what) {
+    if (what === "cancel" && !confirm("Cancel this run? Its checkpoints are kept, and it can be resumed.")) return;
     await tell(post(what === "first" ? `/api/queue/${kind}/${encodeURIComponent(id)}/first` : `${at}/${what}`), { cancel: "Cancelling. Checkpoints are kept.", pause: "Pausing after the current step. Nothing is lost.", resume: "Resuming from the last checkpoint.", first: "Moved to the front of the queue." }[what]);
     ended = false;
     await tell(look());
@@ -76,13 +78,14 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
       h("p", { class: "message" }, line || (OPEN.includes(run.state) ? run.message : "") || (run.state === "queued" ? "Waiting for a worker." : "")),
       run.note ? h("p", { class: "note" }, run.note) : "",
       run.state === "paused" ? h("p", { class: "note" }, "Paused; its device is free. Resume continues from the same step, at the same place in the queue.")
-        : run.error ? h("p", { class: "note bad" }, run.error) : "",
+        : run.state === "cancelled" ? h("p", { class: "note" }, "Cancelled. Its checkpoints are kept; resume continues from the last one.")
+          : run.error ? h("p", { class: "note bad" }, run.error) : "",
       h("dl", { class: "standing-facts" }, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
   }
 
-  async function curves() {
-    const series = await get(`${at}/curves`);
-    drawCurves(charts, series, groups, chosen, (name) => { chosen = name; drawCurves(charts, series, groups, chosen, () => {}); tell(curves()); });
+  async function curves(run) {
+    panelOfCurves ??= curvesPanel(charts, { api, at, own: id, name: run.name, settings: run.settings, groups });
+    panelOfCurves.show(await get(`${at}/curves`));
   }
 
   async function samples() {
@@ -100,13 +103,13 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
     const now = performance.now(), open = OPEN.includes(run.state);
     if (run.size !== size && (now - drawn > CURVE_MS || !open)) {
       [size, drawn] = [run.size, now];
-      await Promise.all([curves(), samples()]);
+      await Promise.all([curves(run), samples()]);
       const text = (await get(`${at}/log`)).log.trim() || "No output yet.";
       if (log.textContent !== text) { log.textContent = text; log.scrollTop = log.scrollHeight; }
     }
     if (!open && !ended) {
       ended = true;
-      await Promise.all([curves(), samples()]);
+      await Promise.all([curves(run), samples()]);
       log.textContent = (await get(`${at}/log`)).log.trim() || "No output.";
       result.replaceChildren();
       if (run.state === "succeeded") await done(result, run);
@@ -128,16 +131,59 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
   setTimeout(follow, POLL_MS);
 }
 
-export function drawCurves(place, series, groups, chosen, choose) {
-  const known = groups.filter(({ figures }) => figures.some((name) => series[name]));
-  const loose = Object.keys(series).filter((name) => !groups.some(({ figures }) => figures.includes(name)));
-  const tabs = [...known, ...loose.map((name) => ({ name: name.replaceAll("_", " "), figures: [name] }))];
-  const title = h("h2", {}, "Curves");
-  if (!tabs.length) return place.replaceChildren(title, nothing("No data yet."));
-  const now = tabs.find(({ name }) => name === chosen) ?? tabs[0];
-  const bar = h("div", { class: "chips" }, tabs.map((tab) => h("button", { type: "button", "aria-pressed": String(tab === now), onclick: () => choose(tab.name) }, tab.name)));
-  const lines = now.figures.filter((name) => series[name]).map((name) => ({ name: name.replace(/^(validation|guard)_/, "").replaceAll("_", " "), steps: series[name][0], values: series[name][1] }));
-  return place.replaceChildren(title, bar, chart(lines, { limits: now.limits ?? [], label: now.label ?? "step" }));
+// A panel with the curves of a run, of which others can be laid over it: { show(series) }.
+export function curvesPanel(place, { api, at, own, name, settings, groups }) {
+  const bar = h("div", { class: "chips" }), words = h("p", { class: "hint" }), differences = h("div", {});
+  const others = h("details", { class: "others" }, h("summary", {}, "Compare with other runs")), boxes = h("div", { class: "boxes" });
+  const chart = curveChart({ csv: () => (at ? `${at}/curves.csv?${new URLSearchParams([...laid.keys()].map((id) => ["beside", id]))}` : null) });
+  const laid = new Map();
+  let series = {}, chosen = null;
+  others.append(boxes, differences);
+  others.addEventListener("toggle", () => { if (others.open && !boxes.childElementCount) tell(list()); });
+  place.replaceChildren(h("h2", {}, "Curves"), bar, words, chart.node, others);
+
+  async function list() {
+    const { runs } = await get(`${api}/runs`);
+    const rows = runs.filter(({ run }) => run !== own);
+    boxes.replaceChildren(...(rows.length ? rows.map((row) => h("label", {}, h("input", { type: "checkbox", onchange: (event) => tell(lay(row, event.target)) }), ` ${row.name}`, h("span", { class: "soft" }, ` ${when(row.created)}`))) : [nothing("There is no other run.")]));
+  }
+
+  async function lay(row, box) {
+    laid.delete(row.run);
+    if (box.checked) {
+      const path = `${api}/runs/${encodeURIComponent(row.run)}`;
+      const [found, run] = await Promise.all([get(`${path}/curves`), get(path)]);
+      laid.set(row.run, { name: row.name, series: found, settings: run.settings });
+    }
+    draw();
+  }
+
+  function draw() {
+    const runs = [{ name, series, settings }, ...laid.values()];
+    const names = [...new Set(runs.flatMap((one) => Object.keys(one.series)))];
+    const known = groups.filter(({ figures }) => figures.some((one) => names.includes(one)));
+    const loose = names.filter((one) => !groups.some(({ figures }) => figures.includes(one)));
+    const tabs = [...known, ...loose.map((one) => ({ name: one.replaceAll("_", " "), figures: [one] }))];
+    const now = tabs.find((tab) => tab.name === chosen) ?? tabs[0];
+    bar.replaceChildren(...tabs.map((tab) => h("button", { type: "button", "aria-pressed": String(tab === now), onclick: () => { chosen = tab.name; draw(); bar.querySelector("[aria-pressed=true]").focus(); } }, tab.name)));
+    const figures = now?.figures ?? [];
+    words.textContent = figures.map((one) => (meaning(one) ? `${metricName(one)}: ${meaning(one)}` : "")).filter(Boolean).join(" ");
+    const lines = runs.flatMap((run, r) => figures.filter((one) => run.series[one]).map((one, f) => ({
+      name: laid.size ? `${run.name} · ${metricName(one)}` : metricName(one), steps: run.series[one][0], values: run.series[one][1], colour: laid.size ? r : f, dash: laid.size ? f : 0 })));
+    chart.show(lines, { limits: now?.limits ?? [], label: now?.label ?? "step" });
+    differences.replaceChildren(laid.size ? settingsTable(runs) : "");
+  }
+
+  return { show: (found) => { series = found; draw(); } };
+}
+
+// The settings in which runs differ, side by side.
+function settingsTable(runs) {
+  const flats = runs.map(({ settings }) => flat(settings));
+  const rows = [...new Set(flats.flatMap(Object.keys))].filter((path) => new Set(flats.map((one) => one[path] ?? "–")).size > 1 && !path.endsWith(".name") && path !== "name");
+  if (!rows.length) return h("p", { class: "hint" }, "The settings of these runs are the same.");
+  return h("div", { class: "scroll" }, h("table", { class: "differences" }, h("thead", {}, h("tr", {}, h("th", {}, "Settings that differ"), runs.map(({ name }) => h("th", {}, name)))),
+    h("tbody", {}, rows.map((path) => h("tr", {}, h("td", {}, path), flats.map((one) => h("td", {}, one[path] ?? "–")))))));
 }
 
 // What people call it, and a button that changes that.
@@ -152,6 +198,18 @@ export function overlaid(source, mapUrl, caption) {
   const box = h("figure", { class: "overlaid" }, h("span", { class: "frame" }, h("img", { src: source, alt: caption, loading: "lazy" }), canvas), caption ? h("figcaption", {}, caption) : null);
   if (mapUrl) drawHeatAt(canvas, mapUrl).then((ok) => canvas.classList.toggle("drawn", ok));
   return box;
+}
+
+// The button that starts a run: disabled while a check fails, with the reason beside it.
+export function starter(text, begin) {
+  const why = h("span", { class: "hint", id: "why-not", role: "status" });
+  const button = h("button", { type: "button", class: "button", "aria-describedby": "why-not", onclick: async () => {
+    button.disabled = true;
+    try { await begin(); } finally { judge(); }
+  } }, text);
+  let problem = "";
+  const judge = () => { button.disabled = Boolean(problem); why.textContent = problem; };
+  return { node: h("div", { class: "starting" }, why, button), refuse: (message) => { problem = message; judge(); }, allow: (checks) => { problem = checks.find(({ verdict }) => verdict === "bad")?.text ?? ""; judge(); } };
 }
 
 export function drawChecks(place, title, checks) {

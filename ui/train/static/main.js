@@ -3,14 +3,14 @@ import { currentSession, get, post } from "/static/api.js";
 import { h, nothing, panel, say, tell } from "/static/dom.js";
 import { figure, percent, when } from "/static/format.js";
 import { drawLabels, mapOf, mergedOf, pixels } from "/static/images.js";
-import { reliability } from "/static/line_chart.js";
+import { reliability } from "/static/diagrams.js";
+import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
 import { inject } from "/static/train/inject.js";
-import { drawChecks, drawCurves, facts, flat, overlaid, pill, renamable, runList, runView } from "/static/runs/run.js";
+import { curvesPanel, drawChecks, facts, flat, overlaid, pill, renamable, runList, runView, starter } from "/static/runs/run.js";
 
 const API = "/api/train";
-const NAMES = { mse: "MSE", kl: "KL(P‖Q)", kl1m: "KL(1−P‖1−Q)", real_mse: "MSE, real", real_kl1m: "KL(1−P‖1−Q), real", false_alarm: "false alarms", miss: "misses", pixel_ap: "pixel AP", iou: "IoU", auroc: "AUROC" };
 const HIGHER = ["pixel_ap", "iou", "auroc"];
 const FIVE = ["mse", "kl", "kl1m", "real_mse", "real_kl1m"];
 const GROUPS = [
@@ -39,8 +39,8 @@ function champion(one, again) {
   if (!one) return panel("Champion", nothing("No champion yet. Promote a detector, or let a round do it."));
   return h("section", { class: "card champion" },
     h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, one.since ? `champion since ${when(one.since)}` : `created ${when(one.created)}`), limits(one)),
-    FIVE.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
-    RATES.map((name) => h("div", {}, h("span", { class: "name" }, NAMES[name]), h("b", {}, rate(one.rates[name])), h("span", {}, `from ${figure(one.operating_point.flagged)}`))),
+    FIVE.map((name) => h("div", {}, h("span", { class: "name" }, metric(name)), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
+    RATES.map((name) => h("div", {}, h("span", { class: "name" }, metric(name)), h("b", {}, rate(one.rates[name])), h("span", {}, `from ${figure(one.operating_point.flagged)}`))),
     h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")));
 }
 
@@ -51,7 +51,7 @@ const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(int
 function detectors({ detectors: rows, more }) {
   if (!rows.length) return nothing("No detectors yet. Train the first one (New training), or register one: clinic detectors --add FOLDER");
   return h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), [...FIVE.slice(0, 3), ...RATES].map((name) => h("th", { class: "figure" }, NAMES[name])), h("th", { class: "figure" }, "Flags from"), h("th", { class: "figure" }, "Created"))),
+    h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), [...FIVE.slice(0, 3), ...RATES].map((name) => h("th", { class: "figure" }, metric(name))), h("th", { class: "figure" }, "Flags from"), h("th", { class: "figure" }, "Created"))),
     h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?detector=${row.id}` }, row.name), limits(row)), h("td", {}, pill(row.role)),
       FIVE.slice(0, 3).map((name) => h("td", { class: "figure" }, figure(row.figures[name]))), RATES.map((name) => h("td", { class: "figure" }, rate(row.rates[name]))),
       h("td", { class: "figure", title: row.operating_point.text }, figure(row.operating_point.flagged)), h("td", { class: "figure" }, when(row.created)))))),
@@ -74,34 +74,39 @@ async function fresh(root, { asked, go }) {
   const contents = panel("Snapshot contents", nothing("Counting…"));
   const preflight = panel("Preflight", nothing("Checking…"));
   let turn = 0, timer = null;
-  const start = h("button", { type: "button", class: "button", onclick: begin }, "Start training");
-  const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.starts), "training.encoder_weights": inStart }, changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
+  const start = starter("Start training", begin);
+  const made = form(described.fields, { first: FIRST, replace: { start: (field) => starts(field, described.starts), "training.encoder_weights": inStart }, unused: unusedIn(described.starts), changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); } });
   const preset = h("select", { onchange: () => go({ new: 1, preset: preset.value }, { replace: true }) },
     described.recipes.map(({ value, name }) => h("option", { value, selected: value === described.preset }, name)));
   const recipe = described.recipes.find(({ value }) => value === described.preset);
 
   async function begin() {
-    start.disabled = true;
     try {
       const { run } = await post(`${API}/start`, { settings: made.read() });
       await go({ run });
-    } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
+    } catch (error) { say(error.message, true); made.mark(error.message); }
   }
 
   async function look() {
     const mine = ++turn, body = { settings: made.read() };
     const current = (draw) => (answer) => { if (mine === turn) draw(answer); };
-    const failed = (place, title) => (error) => { if (mine === turn) { place.replaceChildren(h("h2", {}, title), h("p", { class: "note bad" }, error.message)); made.mark(error.message); } };
+    const failed = (error) => {
+      if (mine !== turn) return;
+      preflight.replaceChildren(h("h2", {}, "Preflight"), h("p", { class: "note bad" }, error.message));
+      made.mark(error.message);
+      start.refuse("Correct the marked setting first.");
+    };
     const checks = [];
-    const put = current(({ checks: found }) => { checks.push(...found); drawChecks(preflight, "Preflight", checks); });
-    post(`${API}/checks`, body).then((found) => { put(found); return post(`${API}/needs`, body); }).then(put).catch(failed(preflight, "Preflight"));
-    post(`${API}/preview`, body).then(current((found) => drawContents(contents, found))).catch(failed(contents, "Snapshot contents"));
+    const put = current(({ checks: found }) => { checks.push(...found); drawChecks(preflight, "Preflight", checks); start.allow(checks); });
+    post(`${API}/checks`, body).then((found) => { put(found); return post(`${API}/needs`, body); }).then(put).catch(failed);
+    post(`${API}/preview`, body).then(current((found) => drawContents(contents, found)))
+      .catch(() => { if (mine === turn) contents.replaceChildren(h("h2", {}, "Snapshot contents"), nothing("Counted once the settings are valid.")); });
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("h1", {}, "New training"),
     h("p", { class: "lead" }, "Publishes a snapshot, trains a detector on it, and compares this candidate with the champion if there is one. You can close this page; the run continues on the server."),
     h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "recipe"), preset, h("small", {}, recipe.help)), made.node),
-      h("div", { class: "side" }, contents, preflight, start)));
+      h("div", { class: "side" }, contents, preflight, start.node)));
   look();
 }
 
@@ -128,6 +133,22 @@ function starts(field, choices) {
   const node = h("label", { class: "setting choice" }, h("span", { class: "name" }, "start from"), h("span", { class: "starts" }, control, path), h("small", {}, mark, " ", help));
   return { node, read: () => (control.value === OTHER ? path.value.trim() : control.value || null) };
 }
+
+// The settings that others leave without effect.
+const unusedIn = (choices) => ({
+  "training.detector": ({ start }) => choices.some((one) => one.value === (start ?? "") && one.group === "registered detectors"),
+  "training.encoder_factor": ({ start }) => start === "random",
+  "training.encoder_frozen": ({ start }) => start === "random",
+  "training.pseudo.threshold": ({ training }) => training.pseudo.form !== "thresholded",
+  "training.loss.focal_gamma": ({ training }) => training.loss.focal === 0,
+  "training.loss.peak_share": ({ training }) => training.loss.peak === 0,
+  ...Object.fromEntries(["shrink_below", "shrink_scale", "shrink_kinds"].map((name) => [`training.augmentation.${name}`, ({ training }) => training.augmentation.shrink === 0])),
+  ...Object.fromEntries(["strong_colour", "strong_blur"].map((name) => [`training.augmentation.${name}`, ({ training }) => training.augmentation.strong === 0])),
+  "training.augmentation.resave_quality": ({ training }) => training.augmentation.resave === 0,
+  "publish.injected_weight": ({ publish }) => publish.injected_limit === 0,
+  "evaluate.operating_point.recall": ({ evaluate }) => evaluate.operating_point.rule !== "false_alarm_at",
+  "evaluate.operating_point.false_alarm": ({ evaluate }) => evaluate.operating_point.rule !== "recall_at",
+});
 
 // A setting that the choice of the start decides.
 const inStart = (field) => ({ node: h("span", { hidden: true }), read: () => field.value });
@@ -194,9 +215,8 @@ async function verdict(place, id, again, whole = false) {
   const { "goes on from": start, ...lineage } = one.lineage;
   const charts = panel("Curves");
   place.append(h("div", { class: "two" }, charts, panel("Lineage", facts({ "started from": start, ...lineage }))), panel("Settings", h("details", {}, h("summary", {}, "As trained"), facts(flat(one.config)))));
-  const series = await get(`${API}/detectors/${encodeURIComponent(id)}/curves`);
-  const draw = (chosen) => drawCurves(charts, series, GROUPS, chosen, draw);
-  draw(null);
+  const at = `${API}/detectors/${encodeURIComponent(id)}`;
+  curvesPanel(charts, { api: API, at, name: one.name, settings: { training: one.config }, groups: GROUPS }).show(await get(`${at}/curves`));
 }
 
 function compared(one, against) {
@@ -205,10 +225,10 @@ function compared(one, against) {
     const mine = one.measured[key], theirs = one.beside?.[key];
     const other = theirs && !theirs.comparable ? `; ${against} on another set of ${theirs.images ?? "unknown"} images, so no change is shown` : "";
     return [h("tr", { class: "split" }, h("th", { colspan: "4" }, `${title} · ${mine.images} images${other}`)),
-      ...names.map((name) => h("tr", {}, h("td", {}, NAMES[name]), cell(mine, name), against ? cell(theirs, name) : null, against ? h("td", { class: "figure" }, changed(mine, theirs, name)) : null))];
+      ...names.map((name) => h("tr", {}, h("td", {}, metric(name)), cell(mine, name), against ? cell(theirs, name) : null, against ? h("td", { class: "figure" }, changed(mine, theirs, name)) : null))];
   });
   if (!rows.length) return nothing("Not measured yet. Run clinic detectors --measure.");
-  return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)));
+  return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)), glossary([...new Set(splits.flatMap(([, , names]) => names))]));
 }
 
 // Offers to measure both on the same images where the champion was measured on others.

@@ -2,7 +2,7 @@
 import { currentSession, get, post } from "/static/api.js";
 import { h, nothing, panel, say } from "/static/dom.js";
 import { form } from "/static/runs/form.js";
-import { drawChecks, runView } from "/static/runs/run.js";
+import { drawChecks, runView, starter } from "/static/runs/run.js";
 
 const API = "/api/treat/instances";
 const FIRST = ["generator", "images", "ids", "instance_prompt", "class_prompt", "class_images", "encoder", "name", "learning.updates"];
@@ -12,7 +12,7 @@ export async function learn(root, { go }) {
   const described = await get(`${API}/form`);
   const preflight = panel("Preflight", nothing("Name the images and both prompts."));
   let turn = 0, timer = null;
-  const start = h("button", { type: "button", class: "button", onclick: begin }, "Learn the instance");
+  const start = starter("Learn the instance", begin);
   const made = form(described.fields, {
     first: FIRST,
     changed: () => { clearTimeout(timer); timer = setTimeout(look, 400); },
@@ -20,11 +20,10 @@ export async function learn(root, { go }) {
   });
 
   async function begin() {
-    start.disabled = true;
     try {
       const { run } = await post(`${API}/start`, { settings: made.read() });
       await go({ instance: run });
-    } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
+    } catch (error) { say(error.message, true); made.mark(error.message); }
   }
 
   async function look() {
@@ -33,17 +32,20 @@ export async function learn(root, { go }) {
     const mine = ++turn;
     try {
       const { checks } = await post(`${API}/checks`, { settings });
-      if (mine === turn) drawChecks(preflight, "Preflight", checks);
+      if (mine !== turn) return;
+      drawChecks(preflight, "Preflight", checks);
+      start.allow(checks);
     } catch (error) {
       if (mine !== turn) return;
       preflight.replaceChildren(h("h2", {}, "Preflight"), h("p", { class: "note bad" }, error.message));
       made.mark(error.message);
+      start.refuse("Correct the marked setting first.");
     }
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, "Learn an instance"),
     h("p", { class: "lead" }, "DreamBooth: trains a LoRA on a few images of one thing or person, together with images of its class that the generator draws. The layers can then be treated."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, made.node), h("div", { class: "side" }, preflight, start)));
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, made.node), h("div", { class: "side" }, preflight, start.node)));
 }
 
 function generators(field, choices) {

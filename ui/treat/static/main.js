@@ -3,14 +3,26 @@ import { currentSession, get, post } from "/static/api.js";
 import { h, nothing, panel, say, tell } from "/static/dom.js";
 import { figure, when } from "/static/format.js";
 import { drawHeatAt, mapOf, pixels } from "/static/images.js";
+import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
 import { instance, learn } from "/static/treat/instance.js";
-import { drawChecks, drawCurves, facts, flat, renamable, runList, runView } from "/static/runs/run.js";
+import { curvesPanel, drawChecks, facts, flat, renamable, runList, runView, starter } from "/static/runs/run.js";
 
 const API = "/api/treat";
 const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.rewards", "tuning.updates", "tuning.batch", "tuning.lora"];
-const NAMES = { mean_confidence: "mean confidence", max_confidence: "max confidence", frequency: "artifact frequency, from 0.5", flagged: "flagged by the detector", detail: "detail", diversity: "diversity" };
+// The settings that others leave without effect.
+const UNUSED = {
+  "tuning.pixel.pixels": ({ tuning }) => tuning.pixel.weight === 0,
+  "tuning.pixel.above": ({ tuning }) => tuning.pixel.weight === 0 || tuning.pixel.pixels !== "above",
+  "tuning.offline_distilled": ({ tuning }) => tuning.offline === null || tuning.offline.targets === "own",
+  "tuning.offline.times": ({ tuning }) => tuning.offline?.targets === "own",
+  "tuning.paired": ({ tuning }) => tuning.offline === null,
+  real_limit: ({ tuning }) => tuning.offline === null,
+  real_scorer: ({ tuning }) => tuning.offline === null,
+  real_least: ({ tuning, real_scorer: scorer }) => tuning.offline === null || !scorer,
+};
+const FIGURES = ["mean_confidence", "max_confidence", "frequency", "flagged", "detail", "diversity"];
 const groups = (guard) => [
   { name: "confidence", figures: ["pixel", "mean_confidence"], label: "update" },
   { name: "max confidence", figures: ["max_confidence"], label: "update" },
@@ -52,9 +64,9 @@ async function fresh(root, { asked, go }) {
   const preflight = panel("Preflight", nothing("Checking…"));
   let turn = 0, timer = null;
   const changed = () => { clearTimeout(timer); timer = setTimeout(look, 400); };
-  const start = h("button", { type: "button", class: "button", onclick: begin }, "Start treatment");
+  const start = starter("Start treatment", begin);
   const made = form(described.fields, {
-    first: FIRST, changed,
+    first: FIRST, changed, unused: UNUSED,
     replace: {
       generator: (field) => picked(field, "generator", described.choices.generator, null),
       detector: (field) => picked(field, "detector", described.choices.detector, "the champion"),
@@ -66,16 +78,15 @@ async function fresh(root, { asked, go }) {
     described.presets.map((name) => h("option", { selected: name === described.preset }, name)));
 
   async function begin() {
-    start.disabled = true;
     try {
       const { run } = await post(`${API}/start`, { settings: made.read() });
       await go({ run });
-    } catch (error) { say(error.message, true); made.mark(error.message); } finally { start.disabled = false; }
+    } catch (error) { say(error.message, true); made.mark(error.message); }
   }
 
   async function look() {
     const mine = ++turn, body = { settings: made.read() }, checks = [];
-    const put = ({ checks: found }) => { if (mine === turn) { checks.push(...found); drawChecks(preflight, "Preflight", checks); } };
+    const put = ({ checks: found }) => { if (mine === turn) { checks.push(...found); drawChecks(preflight, "Preflight", checks); start.allow(checks); } };
     try {
       put(await post(`${API}/checks`, body));
       if (mine === turn) preflight.append(h("p", { class: "hint wait" }, "Estimating memory and time…"));
@@ -84,13 +95,14 @@ async function fresh(root, { asked, go }) {
       if (mine !== turn) return;
       preflight.replaceChildren(h("h2", {}, "Preflight"), h("p", { class: "note bad" }, error.message));
       made.mark(error.message);
+      start.refuse("Correct the marked setting first.");
     }
   }
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, asked.instance ? "Treat a learned instance" : "New treatment"),
     h("p", { class: "lead" }, "Writes prompts, trains a LoRA, verifies it in a fresh pipeline, and compares before and after on held-out prompts. You can close this page; the run continues on the server."),
     h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "preset"), preset, h("small", {}, "A recipe, or a published objective with its settings.")), made.node),
-      h("div", { class: "side" }, preflight, start)));
+      h("div", { class: "side" }, preflight, start.node)));
   look();
 }
 
@@ -196,10 +208,10 @@ async function outcome(place, id, again, whole = false) {
   const charts = panel("Curves");
   const lineage = { generator: one.base.name, "treated against": one.detector.name, round: one.round, licence: one.licence || "not recorded" };
   place.append(h("div", { class: "two" }, charts, panel("Lineage", facts(lineage), h("details", {}, h("summary", {}, "Settings"), facts(flat(one.config))))));
-  const series = await get(`${API}/treatments/${encodeURIComponent(id)}/curves`);
+  const at = `${API}/treatments/${encodeURIComponent(id)}`;
+  const series = await get(`${at}/curves`);
   if (!Object.keys(series).length && one.curve.length) series.pixel = [one.curve.map(([update]) => update), one.curve.map(([, value]) => value)];
-  const draw = (chosen) => drawCurves(charts, series, groups(one.config.guard), chosen, draw);
-  draw(null);
+  curvesPanel(charts, { api: API, at, name, settings: { tuning: one.config }, groups: groups(one.config.guard) }).show(series);
 }
 
 // The user's own prompts, generated with and without the treatment.
@@ -236,15 +248,16 @@ function kept(one) {
 }
 
 function table(judged) {
-  const rows = Object.entries(NAMES).filter(([key]) => judged[key]);
+  const rows = FIGURES.filter((key) => judged[key]);
   if (!rows.length) return nothing("Not evaluated on held-out prompts.");
   const better = { mean_confidence: true, max_confidence: true, frequency: true, flagged: true };
   return h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, `${judged.pairs ?? ""} pairs of held-out prompts`), ...["before", "after", "after / before", "95 % interval"].map((text) => h("th", { class: "figure" }, text)))),
-    h("tbody", {}, rows.map(([key, label]) => {
-      const { before, after, ratio, interval } = judged[key];
-      const mood = !better[key] ? "" : interval[1] < 1 ? "better" : interval[0] > 1 ? "worse" : "";
-      return h("tr", {}, h("td", {}, label), h("td", { class: "figure" }, figure(before)), h("td", { class: "figure" }, figure(after)), h("td", { class: `figure ${mood}` }, h("b", {}, figure(ratio))), h("td", { class: "figure" }, `${figure(interval[0])} – ${figure(interval[1])}`));
-    }), judged.attributes ? attributesRow(judged.attributes) : null)), similarity(judged.similarity));
+    h("tbody", {}, rows.map((key) => {
+      const { before, after, ratio, interval: range } = judged[key];
+      const interval = before ? range : null; // a ratio to 0 is undefined
+      const mood = !better[key] || !interval ? "" : interval[1] < 1 ? "better" : interval[0] > 1 ? "worse" : "";
+      return h("tr", {}, h("td", {}, metric(key)), h("td", { class: "figure" }, figure(before)), h("td", { class: "figure" }, figure(after)), h("td", { class: `figure ${mood}` }, h("b", {}, interval ? figure(ratio) : "–")), h("td", { class: "figure" }, interval ? `${figure(interval[0])} – ${figure(interval[1])}` : "–"));
+    }), judged.attributes ? attributesRow(judged.attributes) : null)), glossary(rows), similarity(judged.similarity));
 }
 
 // How much of a learned instance is left, on held-out prompts that name it.
