@@ -4,7 +4,7 @@ Images are paged by cursor; filters are query parameters, so that a link keeps t
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 

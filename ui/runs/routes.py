@@ -7,7 +7,6 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.errors import NotFound
-from dataengine.records import Job
 from pipelines.services import jobs, queue, runs
 from pipelines.services.standalone import registration
 from storage.workspace import Workspace
