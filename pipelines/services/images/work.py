@@ -21,12 +21,8 @@ from pipelines.selections.config import (
 from pipelines.services.categories import category_report
 from pipelines.services.jobs import request_job
 from pipelines.services.queue import fresh_id
-from storage.queries.selections import (
-    conditions_of,
-    count_of_selection,
-    not_predicted_by,
-    uncategorised,
-)
+from storage.queries.images import conditions_of
+from storage.queries.selections import count_of_selection, not_predicted_by, uncategorised
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:

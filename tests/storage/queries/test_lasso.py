@@ -6,9 +6,9 @@ import pytest
 from dataengine.errors import InputRefused, NotFound
 from storage.catalog import Catalog
 from storage.queries.embedding_map import images_at, points_of_map
-from storage.queries.images import ImageFilter, count_of_images, page_of_images
+from storage.queries.images import ImageFilter, conditions_of, count_of_images, page_of_images
 from storage.queries.lasso import MAX_CORNERS, MAX_TEXT, SIDE, Lasso, inside, parse_lasso
-from storage.queries.selections import conditions_of, count_of_selection
+from storage.queries.selections import count_of_selection
 
 SQUARE = "m1:0,0,40000,0,40000,40000,0,40000"
 STAR = tuple(
