@@ -36,12 +36,13 @@ export function mount({ element, props, trigger, watch }, workerSource) {
       desk.labels = null;
     }
     try {
-      const loaded = same ? editor.current : await load(next);
-      const pixels = await pixelsOf(next, loaded);
-      const map = next.confidence?.url === before?.confidence?.url && same ? null : await confidenceOf(next, loaded);
+      const { height, width } = next, sameMap = same && next.confidence?.url === before.confidence?.url;
+      const [bitmap, map, pixels] = await Promise.all([
+        same ? editor.current.bitmap : bitmapOf(next.image.url), sameMap ? null : confidenceOf(next), pixelsOf(next),
+      ]);
       if (mine !== turn) return;
       value = { ...next, label_map: next.label_map ?? null };
-      if (!same) return open({ ...loaded, ...map, labels: new LabelMap(loaded.height, loaded.width, pixels) });
+      if (!same) return open({ height, width, bitmap, ...map, labels: new LabelMap(height, width, pixels) });
       editor.replace(pixels);
       const settings = ({ classes, threshold }) => JSON.stringify([classes, threshold]);
       if (map || settings(before) !== settings(next)) {
@@ -81,23 +82,18 @@ export function mount({ element, props, trigger, watch }, workerSource) {
   show(props.value);
 }
 
-async function load({ image, width, height }) {
-  const bitmap = await bitmapOf(image.url);
-  return { bitmap, width: width ?? bitmap.width, height: height ?? bitmap.height };
-}
-
 async function bitmapOf(url) {
   const response = await fetch(url);
   if (!response.ok) throw new Error(`the server answered ${response.status}.`);
   return createImageBitmap(await response.blob(), { colorSpaceConversion: "none" });
 }
 
-function pixelsOf({ label_map }, { width, height }) {
+function pixelsOf({ label_map, width, height }) {
   return label_map ? unpacked(label_map, width * height) : new Uint8Array(width * height);
 }
 
 // The confidence map's bytes from its grey file.
-async function confidenceOf({ confidence }, { width, height }) {
+async function confidenceOf({ confidence, width, height }) {
   if (!confidence) return { confidence: null, heat: null };
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.drawImage(await bitmapOf(confidence.url), 0, 0);
