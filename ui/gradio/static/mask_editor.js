@@ -11,12 +11,15 @@ export function mount({ element, props, trigger, watch }, workerSource) {
   URL.revokeObjectURL(address);
   const root = element.querySelector(".mask-editor");
   const editor = new Editor(root, { changed: send, worker }), { desk, pointer, view } = editor;
+  const slider = editor.part("threshold");
   let value = null, turn = 0;
 
   // Gradio reads the value when a button is pressed, so it must be there when the stroke ends.
   function send() {
     if (!desk.labels) return;
-    value = { ...value, label_map: packedAtOnce(desk.labels.pixels), threshold: Number(editor.part("threshold").value) / 100 };
+    // The slider has whole percents only.
+    const threshold = slider.dataset.moved ? slider.value / 100 : value.threshold;
+    value = { ...value, label_map: packedAtOnce(desk.labels.pixels), threshold };
     props.value = value;
   }
 
@@ -55,7 +58,7 @@ export function mount({ element, props, trigger, watch }, workerSource) {
   }
 
   function open(loaded) {
-    const slider = editor.part("threshold");
+    slider.dataset.moved = "";
     slider.value = Math.round(100 * value.threshold);
     editor.open(loaded, { image: value.image.url, classes: value.classes, threshold: value.threshold });
     editor.say("");
@@ -74,7 +77,7 @@ export function mount({ element, props, trigger, watch }, workerSource) {
   root.addEventListener("keydown", (event) => editor.keydown(event, event.target === view.stage, actions, run));
   root.addEventListener("keyup", (event) => editor.keyup(event));
   for (const button of root.querySelectorAll("[data-do]")) button.addEventListener("click", () => run(button.dataset.do));
-  editor.part("threshold").addEventListener("change", send);
+  slider.addEventListener("change", send);
   // An element that leaves the page is resized to nothing.
   new ResizeObserver(() => element.isConnected || worker.terminate()).observe(element);
   editor.showKeys();
