@@ -100,7 +100,7 @@ def page(app: App, opened: Page) -> Page:
     """The page with the first image, nothing painted, no history, and the brush of 10 pixels."""
     app.values.clear()
     for number in (9, 0):
-        put(app, opened, {"image": picture(number), "confidence": spots()})
+        put(app, opened, {"image": picture(number), "confidence": spots(), "threshold": 0.425})
     opened.wait_for_selector("#first [data-id=stage][data-ready=true][data-regions='2']")
     opened.locator("#first button[data-tool=brush]").click()
     opened.locator("#first [data-id=size]").fill("10")
@@ -173,7 +173,7 @@ def test_a_stroke_is_in_the_value_at_once_and_exact(app: App, page: Page) -> Non
     assert value["label_map"].dtype == np.uint8 and value["label_map"].shape == SIZE
     assert differ(value["label_map"] == 1, near((20, 60), (90, 60), 5)) <= 12
     assert (value["image"] == picture(0)).all() and value["image"].dtype == np.uint8
-    assert value["classes"] == CLASSES and value["threshold"] == 0.5
+    assert value["classes"] == CLASSES and value["threshold"] == 0.425
     assert np.abs(value["confidence"] - spots()).max() <= 1 / 509
 
 
