@@ -15,7 +15,7 @@ from storage.identity import MARK, identity_of, owns_blobs
 from storage.maintenance.collect_garbage import collect
 from storage.opening import create_workspace, open_workspace
 from storage.workspace import CATALOG_FILE, Workspace
-from tests.storage.later_columns import LATER_COLUMNS
+from tests.storage.later_columns import LATER_COLUMNS, LATER_OBJECTS
 
 
 def filled(folder: Path, blob_url: str | None = None) -> Workspace:
@@ -135,6 +135,8 @@ def test_an_upgraded_catalog_gets_its_identity(tmp_path: Path) -> None:
         for table, columns in later.items():
             for column in columns:
                 connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        for statement in LATER_OBJECTS[connection.dialect.name]:
+            connection.execute(text(statement))
         connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
     workspace.close()
     for mark in (workspace.path / MARK, workspace.path / "blobs" / MARK):

@@ -17,7 +17,7 @@ from storage.locations import Places, unregistered_folder
 from storage.opening import create_workspace, open_workspace
 from storage.tables import metadata
 from storage.workspace import CATALOG_FILE, Workspace
-from tests.storage.later_columns import LATER_COLUMNS
+from tests.storage.later_columns import LATER_COLUMNS, LATER_OBJECTS
 
 PLACES = Places(Path("/srv/clinic"), lambda: {"big disk": "/data", "deep": "/data/deep"})
 
@@ -156,6 +156,8 @@ def test_an_older_catalogs_paths_are_rewritten_on_opening(tmp_path: Path) -> Non
         for table, columns in LATER_COLUMNS.items():
             for column in columns:
                 catalog.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        for statement in LATER_OBJECTS["sqlite"]:
+            catalog.execute(statement)
         [[args]] = catalog.execute("SELECT args FROM jobs")
         assert json.loads(args)["path"] == inside
     again = open_workspace(workspace.path)
