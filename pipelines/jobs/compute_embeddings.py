@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from dataengine.curation.appearance import APPEARANCE, appearance
+from dataengine.curation.appearance import APPEARANCE, LENGTH, appearance
 from dataengine.errors import Corrupt, ImageRefused, NotFound
 from dataengine.images import decode
 from dataengine.records import Image
@@ -22,7 +22,7 @@ NAMED = 20
 
 
 def compute_features(context: Context) -> Result:
-    """Compute and store missing vectors. An image that cannot be read is counted, named and left out."""
+    """Compute and store missing vectors: zeros for an image that cannot be read, which the result names."""
     with context.workspace.catalog(read_only=True) as catalog:
         missing = catalog.features.missing(APPEARANCE)
     unreadable: list[str] = []
@@ -36,6 +36,7 @@ def compute_features(context: Context) -> Result:
                 vectors[image.id] = appearance(_small_pixels(context.workspace, image))
             except (NotFound, Corrupt, ImageRefused) as error:
                 unreadable.append(f"{image.id}: {error}")
+                vectors[image.id] = np.zeros(LENGTH, np.int8)
         with context.workspace.catalog() as catalog:
             catalog.features.add_many(APPEARANCE, vectors)
             catalog.commit()

@@ -282,6 +282,8 @@ class Prompts(Rows[Prompt]):
 
 FEATURE_LENGTH = 192
 """Bytes of a stored feature vector; a multiple of three, so that many decode as one text."""
+NO_FEATURES = base64.b64encode(bytes(FEATURE_LENGTH)).decode()
+"""The vector of an image that cannot be read: zeros. Such images are neither compared nor placed."""
 
 
 class Features:
@@ -313,12 +315,12 @@ class Features:
         return list(self._connection.scalars(statement))
 
     def of(self, features: str, limit: int) -> tuple[list[str], NDArray[np.int8]]:
-        """Ids in order and vectors, int8 N×192, of at most `limit` active images."""
+        """Ids in order and vectors, int8 N×192, of at most `limit` active images that could be read."""
         images, vectors = tables.images, tables.image_features.c
         statement = (
             select(vectors.image_id, vectors.vector)
             .join(images, images.c.id == vectors.image_id)
-            .where(vectors.features == features, images.c.status == "active")
+            .where(vectors.features == features, vectors.vector != NO_FEATURES, images.c.status == "active")
             .order_by(vectors.image_id)
             .limit(limit)
         )
@@ -362,6 +364,8 @@ class MapPlaces:
         """Number of active images that have such features and no place on the map."""
         images, places, vectors = tables.images.c, tables.map_places.c, tables.image_features.c
         placed = exists().where(places.image_id == images.id, places.map_id == map_id)
-        has = exists().where(vectors.image_id == images.id, vectors.features == features)
+        has = exists().where(
+            vectors.image_id == images.id, vectors.features == features, vectors.vector != NO_FEATURES
+        )
         statement = select(func.count()).where(images.status == "active", has, ~placed)
         return self._connection.scalar(statement) or 0

@@ -7,7 +7,7 @@ LATER_COLUMNS = {
 }
 """Columns that migrations after 0008 add."""
 
-_TABLES = tuple(f"DROP TABLE {name}" for name in ("image_tags", "saved_views", "pilots"))
+_TABLES = tuple(f"DROP TABLE {name}" for name in ("map_places", "image_tags", "saved_views", "pilots"))
 LATER_OBJECTS = {
     "sqlite": (
         *_TABLES,

@@ -33,14 +33,15 @@ def request_once(workspace: Workspace, kind: str, actor: str = "") -> Job:
 
 def similar_images(workspace: Workspace, image_id: str, limit: int) -> dict[str, Any]:
     """The images most alike one: cards with rank and similarity, 1 for equal images and about 0 for two at
-    random. While the image has no features: `indexed` is false, with the number of images that lack them and
-    the open job. Raises `NotFound` for an unknown image."""
+    random. While the image has no features: `indexed` is false, with the number of images that lack them, the
+    open job, and whether the image's file could not be read. Raises `NotFound` for an unknown image."""
     with workspace.catalog(read_only=True) as catalog:
         catalog.images.get(image_id)
         mine = catalog.features.get(APPEARANCE, image_id)
         missing = len(catalog.features.missing(APPEARANCE))
-        if mine is None:
-            return {"indexed": False, "missing": missing, "job": shown_job(_open_job(workspace, "features"))}
+        if mine is None or not mine.any():
+            job = shown_job(_open_job(workspace, "features"))
+            return {"indexed": False, "unreadable": mine is not None, "missing": missing, "job": job}
         ids, vectors = catalog.features.of(APPEARANCE, MOST_COMPARED)
         rows = centred(np.concatenate([vectors, mine[None]]))
         similarity = rows[:-1] @ rows[-1]

@@ -21,4 +21,4 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("image_id", "map_id", name=op.f("pk_map_places")),
     )
-    op.create_index(op.f("ix_map_places_map_id"), "map_places", ["map_id", "x", "y"], unique=False)
+    op.create_index(op.f("ix_map_places_map_id_x_y"), "map_places", ["map_id", "x", "y"], unique=False)

@@ -40,7 +40,13 @@ def test_more_like_this_offers_the_index_once_and_then_finds(
     ids = ids_of(workspace)
     first = curator.get(f"/api/curate/similar/{ids[0]}")
     assert first.status_code == 200
-    assert first.json() == {"indexed": False, "missing": len(ids), "job": None, "cards": []}
+    assert first.json() == {
+        "indexed": False,
+        "unreadable": False,
+        "missing": len(ids),
+        "job": None,
+        "cards": [],
+    }
     job = curator.post("/api/curate/features").json()["job"]
     assert curator.post("/api/curate/features").json()["job"] == job
     assert curator.get(f"/api/curate/similar/{ids[0]}").json()["job"]["id"] == job
@@ -58,6 +64,19 @@ def test_more_like_this_offers_the_index_once_and_then_finds(
     assert cards[0]["similarity"] == pytest.approx(1, abs=1e-5)
     assert 0.3 < cards[1]["similarity"] < 0.99 and abs(cards[4]["similarity"]) < 0.5
     assert curator.get("/api/curate/similar/none").status_code == 404
+
+
+def test_an_image_that_cannot_be_read_is_said_to_be_so(curator: TestClient, workspace: Workspace) -> None:
+    place(workspace)
+    ids = ids_of(workspace)
+    with workspace.catalog() as catalog:
+        catalog.connection.exec_driver_sql(f"DELETE FROM image_features WHERE image_id = '{ids[0]}'")
+        catalog.features.add_many(APPEARANCE, {ids[0]: np.zeros(192, np.int8)})
+        catalog.commit()
+    found = curator.get(f"/api/curate/similar/{ids[0]}").json()
+    assert not found["indexed"] and found["unreadable"] and found["missing"] == 0
+    others = curator.get(f"/api/curate/similar/{ids[1]}").json()["cards"]
+    assert ids[0] not in {card["id"] for card in others} and len(others) == len(ids) - 2
 
 
 def test_the_map_shows_what_the_filter_holds(curator: TestClient, workspace: Workspace) -> None:

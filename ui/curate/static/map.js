@@ -39,13 +39,13 @@ class MapView {
     this.overlay = h("canvas", { class: "overlay", "aria-hidden": "true" });
     this.card = h("div", { class: "card map-card", hidden: true });
     this.bubble = h("div", { class: "card map-bubble", hidden: true });
-    this.field = h("div", { class: "map-field", tabindex: "0", role: "application", "aria-roledescription": "map of images",
-      "aria-label": `${count(found.count)} images. Arrow keys move, plus and minus zoom, 0 shows all, Enter opens the image at the centre, V shows the images in view as a grid.` },
+    this.help = h("p", { class: "hint", id: "map-help" }, "Drag to move, wheel to zoom, L or Shift-drag for a lasso, click to open an image. By keyboard: arrows, + − and 0; Enter opens the image at the centre, V shows the images in view as a grid.");
+    this.field = h("div", { class: "map-field", tabindex: "0", role: "application", "aria-label": "Map of images", "aria-describedby": "map-help" },
       this.canvas, this.overlay, this.card, this.bubble);
     this.scene = new Scene(this.canvas, this.points);
     this.legend = h("ul", { class: "map-legend", "aria-label": "Colours" });
     this.said = h("p", { class: "visually-hidden", role: "status" });
-    root.append(this.bar(), this.field, this.legend, this.said);
+    root.append(this.bar(), this.field, this.legend, this.help, this.said);
     this.listen();
     this.colourBy(localStorage.getItem("curate.map.colour") ?? "category");
   }

@@ -1,6 +1,6 @@
 // The images most alike one, or the button that makes them findable.
 import { get } from "/static/api.js";
-import { h } from "/static/dom.js";
+import { h, nothing } from "/static/dom.js";
 import { count, number } from "/static/format.js";
 import { thumbnail } from "/static/images.js";
 import { indexJob } from "./index_job.js";
@@ -12,6 +12,10 @@ export async function similar(root, { id, go, again, grid, tile }) {
   const back = h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Back to all images");
   const head = h("div", { class: "line like" }, h("img", { src: thumbnail(id), alt: "The image compared with" }), h("b", {}, "More like this"), back);
   root.append(head);
+  if (found.unreadable) {
+    root.append(nothing("The file of this image cannot be read, so nothing can be compared with it."));
+    return {};
+  }
   if (!found.indexed) {
     const job = indexJob({
       text: `To find similar images, ${count(found.missing)} image${found.missing === 1 ? " has" : "s have"} to be indexed by colours and edges first. This needs no model and takes about a minute for 10,000 images; this page then shows the result.`,
@@ -22,7 +26,7 @@ export async function similar(root, { id, go, again, grid, tile }) {
     root.append(job.node);
     return { refresh: async () => {
       const now = await get(path);
-      if (now.indexed) again();
+      if (now.indexed || now.unreadable) again();
       else await job.show(now.job);
     } };
   }

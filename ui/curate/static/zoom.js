@@ -10,7 +10,7 @@ export class Zoom {
     Object.assign(this, { panes, scale: 1, x: 0, y: 0 });
     panes.tabIndex = 0;
     panes.setAttribute("role", "group");
-    panes.setAttribute("aria-label", "Image. Plus and minus zoom, 0 fits, Shift with arrow keys moves.");
+    panes.setAttribute("aria-label", "Image with zoom");
     panes.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     panes.addEventListener("pointerdown", (event) => this.drag(event));
     panes.addEventListener("dblclick", () => this.fit());
