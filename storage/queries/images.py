@@ -23,6 +23,8 @@ STATES: tuple[State, ...] = ("unlabelled", "waiting", "unreviewed", "approved", 
 class ImageFilter:
     """The filter of a page; `lowest` and `highest` bound the maximum confidence, inclusive."""
 
+    ids: tuple[str, ...] = ()
+    """Only these images; all if empty."""
     category: str | None = None
     lowest: float = 0.0
     highest: float = 1.0
@@ -208,6 +210,8 @@ def matching(image_filter: ImageFilter, category: bool = True) -> list[ColumnEle
             conditions.append(column == value)
     if image_filter.source is None:
         conditions.append(collected())
+    if image_filter.ids:
+        conditions.append(images.id.in_(image_filter.ids))
     labelled = images.id.in_(select(tables.labels.c.image_id))
     if image_filter.labelled is not None:
         conditions.append(labelled if image_filter.labelled else ~labelled)
@@ -316,6 +320,7 @@ def _scored(image_filter: ImageFilter, detector_id: str) -> tuple[Select[Any], t
     few = (
         image_filter.labelled
         or image_filter.tag
+        or image_filter.ids
         or image_filter.search is not None
         or image_filter.round_id
         or image_filter.label_class

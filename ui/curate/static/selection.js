@@ -6,6 +6,7 @@ import { peoplePicker, selectedPeople } from "./assign.js";
 import { ask } from "./dialog.js";
 
 const MOST_IDS = 5000;
+const MOST_EXPORTED = 1000;  // by id, in an address
 const images = (n) => `${count(n)} image${n === 1 ? "" : "s"}`;
 
 // `filters` are the grid's, `matches()` is the number of images that match them (null while it is unknown),
@@ -86,6 +87,7 @@ export class Selection {
       h("span", { class: "gap" }),
       button("Send", () => this.send(), { title: "Send to annotators" }), button("Assign", () => this.assign(), { title: "Say who may annotate those that wait" }), button("Tag", () => this.tag()),
       button("Split", () => this.split(), { title: "Move to the training or the validation split" }),
+      button("Export", () => tell(this.export())),
       judge ? button("Pilot", () => this.pilot(), { title: "Have some of them labelled to plan a campaign" }) : "",
       judge ? button("Erase", () => this.erase(), { class: "button quiet bad" }) : "",
       h("button", { type: "button", class: "link", onclick: () => this.clear() }, "Clear"));
@@ -139,6 +141,13 @@ export class Selection {
       h("p", { class: "hint" }, "Images of one group, such as near-duplicates, move together. Those of a benchmark or of a training set stay."),
       select("split", "Split", [["train", "train"], ["validation", "validation"]], "validation"),
     ], "Move", (form) => ({ split: form.elements.split.value }), (found) => `${images(found.moved)} moved${found.kept ? `; ${count(found.kept)} stay, because a benchmark or a training set contains them or their group` : ""}.`);
+  }
+
+  async export() {
+    if (!this.all && this.ids.size > MOST_EXPORTED) throw new Error(`At most ${count(MOST_EXPORTED)} images are exported one by one; tag them, and export all with that tag.`);
+    const { openExport } = await import("./export.js");
+    const { ids, images: matching } = this.chosen;
+    return openExport(matching ?? { ids: ids.join(",") });
   }
 
   async pilot() {
