@@ -124,16 +124,19 @@ export class Selection {
     ], "Assign", (form) => ({ people: selectedPeople(form) }), (found) => `${images(found.assigned)} of ${count(found.selected)} assigned; the others do not wait for annotators.`);
   }
 
-  async tag() {
-    const added = [];
+  tag() {
     const known = h("datalist", { id: "known-tags" }, this.choices.tags.map((value) => h("option", { value })));
-    const done = await this.act(`Tag ${this.many}`, "tag", [
+    let add = [];
+    return this.act(`Tag ${this.many}`, "tag", [
       input("add", "Add tags (separate by commas)", "text", "", { list: "known-tags", maxlength: 1000, autocomplete: "off" }),
       input("remove", "Remove tags", "text", "", { list: "known-tags", maxlength: 1000, autocomplete: "off" }), known,
-    ], "Apply", (form) => ({ add: words(form.elements.add.value), remove: words(form.elements.remove.value) }),
-    (found) => `${[found.added ? `${count(found.added)} added` : "", found.removed ? `${count(found.removed)} removed` : ""].filter(Boolean).join(", ") || "Nothing changed"}.`);
-    if (done) this.choices.tags = [...new Set([...this.choices.tags, ...added])].sort();
-    return done;
+    ], "Apply", (form) => {
+      add = words(form.elements.add.value);
+      return { add, remove: words(form.elements.remove.value) };
+    }, (found) => {
+      this.choices.tags = [...new Set([...this.choices.tags, ...add])].sort();
+      return `${[found.added ? `${count(found.added)} added` : "", found.removed ? `${count(found.removed)} removed` : ""].filter(Boolean).join(", ") || "Nothing changed"}.`;
+    });
   }
 
   split() {
