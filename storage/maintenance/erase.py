@@ -50,7 +50,7 @@ from storage.maintenance.remains import (
     remaining_rows,
 )
 from storage.maintenance.scrubbing import IdScrub, PersonScrub, Scrub
-from storage.repositories.prompt_search import INDEX, forget_erased
+from storage.prompt_search import INDEX, forget_erased
 from storage.stores.maps import MapRef
 from storage.workspace import Workspace
 

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, t
 from dataengine.records import INJECTED
 from storage import tables
 from storage.catalog import Catalog
-from storage.repositories.prompt_search import ARRIVAL, FOUND, in_order_of_arrival, prompt_matches
+from storage.prompt_search import ARRIVAL, FOUND, in_order_of_arrival, prompt_matches
 
 PAGE = 48
 COUNT_LIMIT = 10_000

@@ -7,7 +7,8 @@ import { ask } from "./dialog.js";
 
 const MOST_IDS = 5000;
 const MOST_EXPORTED = 1000;  // by id, in an address
-const images = (n) => `${count(n)} image${n === 1 ? "" : "s"}`;
+const counted = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+const images = (n) => counted(n, "image");
 
 // `filters` are the grid's, `matches()` is the number of images that match them (null while it is unknown),
 // `again()` reloads the grid. `listed` says that it shows a list instead of what a filter matches. Tiles are
@@ -169,12 +170,12 @@ export class Selection {
     const found = await tell(post("/api/curate/selected/erasure", { chosen }));
     if (!found) return undefined;
     return ask("Erase for good", [
-      h("p", {}, `This deletes ${images(found.images)} with ${count(found.labels)} labels and ${count(found.blobs)} files. It cannot be undone.`),
+      h("p", {}, `This deletes ${images(found.images)} with ${counted(found.labels, "label")} and ${counted(found.blobs, "file")}. It cannot be undone.`),
       report(found),
       input("typed", `Type ${found.images} to confirm`, "text", "", { autocomplete: "off", required: true, pattern: String(found.images), title: `Type ${found.images}` }),
     ], "Erase", () => post("/api/curate/selected/erase", { chosen, expected: this.size ?? found.images }), "", "bad").then(async (done) => {
       if (!done) return;
-      await ask("Erased", [h("p", {}, `${images(done.images)}, ${count(done.labels)} labels and ${count(done.blobs)} files were deleted.`), report(done)], "Close", async () => true);
+      await ask("Erased", [h("p", {}, `Deleted: ${images(done.images)}, ${counted(done.labels, "label")} and ${counted(done.blobs, "file")}.`), report(done)], "Close", async () => true);
       this.again();
     });
   }
