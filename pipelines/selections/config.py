@@ -17,12 +17,16 @@ from storage.queries.lasso import MAX_TEXT, parse_lasso
 
 ExportFormat = Literal["folder", "masks", "coco", "fiftyone", "label-studio", "yolo", "hf", "predictions"]
 
+ImageId = Annotated[str, Field(min_length=1, max_length=128)]
+
 
 class ImageQuery(Config):
     """A selection of images, in the words of the Curate page's address: `source=imported&category=hand`."""
 
     model_config = ConfigDict(serialize_by_alias=True)
 
+    ids: tuple[ImageId, ...] = Field(default=(), max_length=5_000)
+    """Only these images, by id; with commas between in an address."""
     category: str | None = Field(default=None, max_length=200)
     """Only images of this category."""
     generator: str | None = Field(default=None, max_length=200)
@@ -58,9 +62,19 @@ class ImageQuery(Config):
             parse_lasso(lasso)
         return lasso
 
+    @field_validator("ids", mode="before")
+    @classmethod
+    def _with_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [value]
+        if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+            return value
+        return tuple(id for one in value for id in one.split(","))
+
     def filter(self, order: Order = "uncertainty") -> ImageFilter:
         """The filter as the catalog takes it."""
         return ImageFilter(
+            ids=self.ids,
             category=self.category,
             lowest=self.low,
             highest=self.high,
@@ -80,13 +94,15 @@ class ImageQuery(Config):
     def in_words(self) -> str:
         """The selection as it is written; "" for all images."""
         given = self.model_dump(exclude_defaults=True)
+        if self.ids:
+            given["ids"] = ",".join(self.ids)
         return "&".join(f"{name}={value}" for name, value in given.items())
 
 
 class ImageSelection(Config):
     """Images by id, or all that match a filter."""
 
-    ids: tuple[Annotated[str, Field(min_length=1, max_length=128)], ...] = Field(default=(), max_length=5_000)
+    ids: tuple[ImageId, ...] = Field(default=(), max_length=5_000)
     images: ImageQuery | None = None
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection, MetaData, Table
 
 from dataengine.errors import ConfigRefused
-from storage.repositories.prompt_search import INDEX
+from storage.prompt_search import INDEX
 
 FORMAT = 2
 HEADER, MANIFEST = "backup.json", "manifest.json"

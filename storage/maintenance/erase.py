@@ -50,7 +50,7 @@ from storage.maintenance.remains import (
     remaining_rows,
 )
 from storage.maintenance.scrubbing import IdScrub, PersonScrub, Scrub
-from storage.repositories.prompt_search import INDEX, forget_erased
+from storage.prompt_search import INDEX, forget_erased
 from storage.stores.maps import MapRef
 from storage.workspace import Workspace
 
@@ -115,7 +115,6 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
                 set_values(connection, column, old, new)
         columns = {"labels.image_id": delete_rows(connection, labels.image_id, ids)}
         columns["images.id"] = delete_rows(connection, tables.images.c.id, ids)
-        forget_erased(connection)
         free = unused(connection, mark)
         scrub = IdScrub(frozenset(ids) | free, mark.pseudonym)
         columns |= _handle(connection, mark, IMAGE, {}, scrub)
@@ -124,6 +123,7 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
         )
         if trial:
             return replace(about, blobs=len(free))
+        forget_erased(connection)
         catalog.commit()
     return _complete(workspace, mark, scrub, about, actor, ("image_id", ids))
 

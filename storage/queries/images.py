@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, t
 from dataengine.records import INJECTED
 from storage import tables
 from storage.catalog import Catalog
+from storage.prompt_search import ARRIVAL, FOUND, in_order_of_arrival, prompt_matches
 from storage.queries.lasso import Lasso, inside, refuse_outdated
-from storage.repositories.prompt_search import ARRIVAL, FOUND, in_order_of_arrival, prompt_matches
 
 PAGE = 48
 COUNT_LIMIT = 10_000
@@ -24,6 +24,8 @@ STATES: tuple[State, ...] = ("unlabelled", "waiting", "unreviewed", "approved", 
 class ImageFilter:
     """The filter of a page; `lowest` and `highest` bound the maximum confidence, inclusive."""
 
+    ids: tuple[str, ...] = ()
+    """Only these images; all if empty."""
     category: str | None = None
     lowest: float = 0.0
     highest: float = 1.0
@@ -215,6 +217,8 @@ def matching(image_filter: ImageFilter, category: bool = True) -> list[ColumnEle
         conditions.append(collected())
     if image_filter.lasso is not None:
         conditions.append(images.id.in_(inside(image_filter.lasso)))
+    if image_filter.ids:
+        conditions.append(images.id.in_(image_filter.ids))
     labelled = images.id.in_(select(tables.labels.c.image_id))
     if image_filter.labelled is not None:
         conditions.append(labelled if image_filter.labelled else ~labelled)
@@ -324,6 +328,7 @@ def _scored(image_filter: ImageFilter, detector_id: str) -> tuple[Select[Any], t
         image_filter.labelled
         or image_filter.lasso
         or image_filter.tag
+        or image_filter.ids
         or image_filter.search is not None
         or image_filter.round_id
         or image_filter.label_class

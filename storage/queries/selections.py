@@ -72,6 +72,11 @@ def by_id(ids: Sequence[str]) -> ColumnElement[bool]:
     return tables.images.c.id.in_(list(ids))
 
 
+def active() -> ColumnElement[bool]:
+    """Images that were not refused."""
+    return tables.images.c.status == "active"
+
+
 def uncategorised() -> ColumnElement[bool]:
     """Images without a category; repairs need none, so that no category's statistic counts them."""
     return and_(tables.images.c.category.is_(None), tables.images.c.source != REPAIRED)

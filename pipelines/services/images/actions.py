@@ -16,6 +16,7 @@ from storage.queries.categories import not_queued
 from storage.queries.images import cards_of, conditions_of
 from storage.queries.selections import (
     Conditions,
+    active,
     by_id,
     count_of_selection,
     groups_of,
@@ -135,7 +136,7 @@ def queueable_images(
 ) -> list[tuple[str, float | None, str | None]]:
     """Those of the images that may go to annotators, each with its highest confidence and the detector whose
     that is."""
-    ids = ids_of_selection(catalog, [*conditions, *not_queued()], limit)
+    ids = ids_of_selection(catalog, [*conditions, active(), *not_queued()], limit)
     cards = [card for chunk in chunks(ids) for card in cards_of(catalog, chunk)]
     return [(card.id, card.max, card.detector_id) for card in cards]
 

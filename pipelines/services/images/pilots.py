@@ -47,7 +47,7 @@ def start_pilot(workspace: Workspace, body: NewPilot, actor: str) -> Pilot:
     people = sorted(set(body.people))
     pilot = Pilot(
         id=fresh_id("pilot"),
-        name=" ".join(body.name.split()) or f"{body.images} images, {len(people)} people",
+        name=" ".join(body.name.split()) or f"{count_of(body.images, 'image')}, {_people(len(people))}",
         created_by=actor,
         images=body.images,
         annotations_per_image=len(people),
@@ -66,6 +66,10 @@ def start_pilot(workspace: Workspace, body: NewPilot, actor: str) -> Pilot:
         catalog.pilots.add(pilot)
         catalog.commit()
     return pilot
+
+
+def _people(count: int) -> str:
+    return "1 person" if count == 1 else f"{count} people"
 
 
 def list_pilots(catalog: Catalog) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from storage.repositories.prompt_search import create_index
+from storage.prompt_search import create_index
 
 revision = "0014"
 down_revision = "0013"

@@ -100,7 +100,9 @@ def test_generator_age_and_maximum(filled: Catalog) -> None:
     maxima = {p.image_id: p.max for p in filled.predictions.of("new")}
     by_max = [id for id in ids(filled, order="max", category="hand") if id in maxima]
     assert by_max == sorted(by_max, key=lambda id: -maxima[id]) and len(by_max) > 10
-    assert ids(filled, order="oldest", lowest=0.5) == sorted(id for id in ids(filled) if maxima.get(id, 0) >= 0.5)
+    assert ids(filled, order="oldest", lowest=0.5) == sorted(
+        id for id in ids(filled) if maxima.get(id, 0) >= 0.5
+    )
     assert ids(filled, generator_id="nobody") == []
 
 

@@ -12,9 +12,9 @@ from dataengine.records import Image
 from storage import tables
 from storage.catalog import Catalog
 from storage.maintenance.erase import erase_images
+from storage.prompt_search import Term, parse_search
 from storage.queries.images import ImageFilter, conditions_of, count_of_images, page_of_images
 from storage.queries.selections import count_of_selection
-from storage.repositories.prompt_search import Term, parse_search
 from storage.workspace import Workspace
 
 PROMPTS = (

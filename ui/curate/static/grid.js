@@ -124,7 +124,7 @@ const CHIPS = { search: "Prompt", lasso: "Map", category: "Category", state: "St
 // The filters in use, each with a button that removes it.
 function chips(filters, named, go) {
   const without = (...names) => go({ view: "images", ...Object.fromEntries(Object.entries(filters).filter(([name]) => !names.includes(name))) });
-  const chip = (label, text, ...names) => h("button", { type: "button", class: "chip", "aria-label": `Remove filter ${label}: ${text}`, onclick: () => without(...names) }, h("span", {}, `${label}: `), h("b", {}, text), h("i", { "aria-hidden": "true" }, "×"));
+  const chip = (label, text, ...names) => h("button", { type: "button", class: "chip", title: "Remove this filter", onclick: () => without(...names) }, h("span", {}, `${label}: `), h("b", {}, text), h("i", { "aria-hidden": "true" }, "×"));
   const found = Object.entries(CHIPS).filter(([name]) => filters[name]).map(([name, label]) =>
     chip(label, named[name]?.find(([value]) => String(value) === filters[name])?.[1] ?? filters[name], name));
   if (filters.low || filters.high) found.push(chip("Confidence", `${Number(filters.low ?? 0).toFixed(2)} to ${Number(filters.high ?? 1).toFixed(2)}${filters.detector ? "" : ", champion"}`, "low", "high"));

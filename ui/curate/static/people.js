@@ -38,5 +38,5 @@ function comment(one) {
     event.preventDefault();
     if (answer.value.trim() && await tell(post("/api/curate/people/comments", { image: one.image, text: answer.value.trim() }), "Reply sent.")) answer.value = "";
   } }, answer, h("button", { class: "button quiet" }, "Send"));
-  return h("article", {}, h("a", { href: `?view=images&image=${one.image}` }, h("img", { src: thumbnail(one.image), alt: "" })), h("div", {}, h("b", {}, one.author), h("span", {}, ` ${when(one.created)}`), h("p", {}, one.text), form));
+  return h("article", {}, h("a", { href: `?view=images&image=${one.image}` }, h("img", { src: thumbnail(one.image), alt: `Image that ${one.author} commented on` })), h("div", {}, h("b", {}, one.author), h("span", {}, ` ${when(one.created)}`), h("p", {}, one.text), form));
 }

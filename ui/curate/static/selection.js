@@ -6,7 +6,9 @@ import { peoplePicker, selectedPeople } from "./assign.js";
 import { ask } from "./dialog.js";
 
 const MOST_IDS = 5000;
-const images = (n) => `${count(n)} image${n === 1 ? "" : "s"}`;
+const MOST_EXPORTED = 1000;  // by id, in an address
+const counted = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+const images = (n) => counted(n, "image");
 
 // `filters` are the grid's, `matches()` is the number of images that match them (null while it is unknown),
 // `again()` reloads the grid. `listed` says that it shows a list instead of what a filter matches. Tiles are
@@ -86,6 +88,7 @@ export class Selection {
       h("span", { class: "gap" }),
       button("Send", () => this.send(), { title: "Send to annotators" }), button("Assign", () => this.assign(), { title: "Say who may annotate those that wait" }), button("Tag", () => this.tag()),
       button("Split", () => this.split(), { title: "Move to the training or the validation split" }),
+      button("Export", () => tell(this.export())),
       judge ? button("Pilot", () => this.pilot(), { title: "Have some of them labelled to plan a campaign" }) : "",
       judge ? button("Erase", () => this.erase(), { class: "button quiet bad" }) : "",
       h("button", { type: "button", class: "link", onclick: () => this.clear() }, "Clear"));
@@ -122,16 +125,19 @@ export class Selection {
     ], "Assign", (form) => ({ people: selectedPeople(form) }), (found) => `${images(found.assigned)} of ${count(found.selected)} assigned; the others do not wait for annotators.`);
   }
 
-  async tag() {
-    const added = [];
+  tag() {
     const known = h("datalist", { id: "known-tags" }, this.choices.tags.map((value) => h("option", { value })));
-    const done = await this.act(`Tag ${this.many}`, "tag", [
+    let add = [];
+    return this.act(`Tag ${this.many}`, "tag", [
       input("add", "Add tags (separate by commas)", "text", "", { list: "known-tags", maxlength: 1000, autocomplete: "off" }),
       input("remove", "Remove tags", "text", "", { list: "known-tags", maxlength: 1000, autocomplete: "off" }), known,
-    ], "Apply", (form) => ({ add: words(form.elements.add.value), remove: words(form.elements.remove.value) }),
-    (found) => `${[found.added ? `${count(found.added)} added` : "", found.removed ? `${count(found.removed)} removed` : ""].filter(Boolean).join(", ") || "Nothing changed"}.`);
-    if (done) this.choices.tags = [...new Set([...this.choices.tags, ...added])].sort();
-    return done;
+    ], "Apply", (form) => {
+      add = words(form.elements.add.value);
+      return { add, remove: words(form.elements.remove.value) };
+    }, (found) => {
+      this.choices.tags = [...new Set([...this.choices.tags, ...add])].sort();
+      return `${[found.added ? `${count(found.added)} added` : "", found.removed ? `${count(found.removed)} removed` : ""].filter(Boolean).join(", ") || "Nothing changed"}.`;
+    });
   }
 
   split() {
@@ -139,6 +145,13 @@ export class Selection {
       h("p", { class: "hint" }, "Images of one group, such as near-duplicates, move together. Those of a benchmark or of a training set stay."),
       select("split", "Split", [["train", "train"], ["validation", "validation"]], "validation"),
     ], "Move", (form) => ({ split: form.elements.split.value }), (found) => `${images(found.moved)} moved${found.kept ? `; ${count(found.kept)} stay, because a benchmark or a training set contains them or their group` : ""}.`);
+  }
+
+  async export() {
+    if (!this.all && this.ids.size > MOST_EXPORTED) throw new Error(`At most ${count(MOST_EXPORTED)} images are exported one by one; tag them, and export all with that tag.`);
+    const { openExport } = await import("./export.js");
+    const { ids, images: matching } = this.chosen;
+    return openExport(matching ?? { ids: ids.join(",") });
   }
 
   async pilot() {
@@ -157,12 +170,12 @@ export class Selection {
     const found = await tell(post("/api/curate/selected/erasure", { chosen }));
     if (!found) return undefined;
     return ask("Erase for good", [
-      h("p", {}, `This deletes ${images(found.images)} with ${count(found.labels)} labels and ${count(found.blobs)} files. It cannot be undone.`),
+      h("p", {}, `This deletes ${images(found.images)} with ${counted(found.labels, "label")} and ${counted(found.blobs, "file")}. It cannot be undone.`),
       report(found),
       input("typed", `Type ${found.images} to confirm`, "text", "", { autocomplete: "off", required: true, pattern: String(found.images), title: `Type ${found.images}` }),
     ], "Erase", () => post("/api/curate/selected/erase", { chosen, expected: this.size ?? found.images }), "", "bad").then(async (done) => {
       if (!done) return;
-      await ask("Erased", [h("p", {}, `${images(done.images)}, ${count(done.labels)} labels and ${count(done.blobs)} files were deleted.`), report(done)], "Close", async () => true);
+      await ask("Erased", [h("p", {}, `Deleted: ${images(done.images)}, ${counted(done.labels, "label")} and ${counted(done.blobs, "file")}.`), report(done)], "Close", async () => true);
       this.again();
     });
   }

@@ -112,7 +112,9 @@ def test_sending_leaves_out_what_people_have(filled: Workspace) -> None:
     with filled.catalog() as catalog:
         catalog.queue.add_many([QueueItem(image_id="i1", round_id="r")])
         catalog.labels.submit(Label(image_id="i2", author="ada", height=4, width=4, clean=True))
+        catalog.connection.exec_driver_sql("UPDATE images SET status = 'refused' WHERE id = 'i9'")
         catalog.commit()
+    assert send_images(filled, SendImages(chosen=ids("i9")), "cy")["sent"] == 0
     body = SendImages(chosen=matching(category="hands"), people=["ada"], annotations_per_image=1)
     assert send_images(filled, body, "cy") == {"selected": 6, "sent": 4, "left_out": 2}
     with filled.catalog(read_only=True) as catalog:

@@ -18,6 +18,8 @@ from storage.queries.images import ImageFilter
         (["category=open%20hand"], ImageQuery(category="open hand")),
         (["category=open hand"], ImageQuery(category="open hand")),
         (["category=größe"], ImageQuery(category="größe")),
+        (["ids=3f2c,9a01"], ImageQuery(ids=("3f2c", "9a01"))),
+        (["tag=to check", "search=hand -glove"], ImageQuery(tag="to check", search="hand -glove")),
         (["low=0.5", "high=0.9"], ImageQuery(low=0.5, high=0.9)),
         (["class=2"], ImageQuery.model_validate({"class": 2})),
         (
