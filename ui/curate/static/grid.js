@@ -1,12 +1,12 @@
 // The grid: filters in the address, pages by key, the detector's map on hover, and one image enlarged.
 import { get, post } from "/static/api.js";
-import { address, h, nothing, query, say, select, tell } from "/static/dom.js";
+import { address, h, importButton, nothing, query, say, select, tell } from "/static/dom.js";
 import { count, number, percent, when } from "/static/format.js";
 import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "/static/images.js";
 import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
 import { repairPanel } from "./repairs.js";
-import { workBar } from "./work.js";
+import { workBar, workButton } from "./work.js";
 
 const FILTERS = ["category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "sort"];
 const SORTS = [["uncertainty", "Most uncertain"], ["max", "Highest confidence"], ["disagreement", "Most disagreement"], ["newest", "Newest"], ["oldest", "Oldest"]];
@@ -26,7 +26,7 @@ export async function images(root, { choices, asked, go, current }) {
   if (asked.like) {
     await like(grid, total, asked.like, go);
   } else {
-    await turnPage(grid, more, filters, null, go);
+    await turnPage(grid, more, filters, null, go, choices.images);
     get(`/api/curate/count${address(filters)}`).then(
       (matches) => { total.textContent = `${count(matches.count)}${matches.more ? " or more" : ""} image${matches.count === 1 ? "" : "s"}`; },
       () => {},
@@ -92,9 +92,17 @@ function range(name, label, value, change) {
   return h("label", { class: "field range" }, h("span", {}, label, " ", output), slider);
 }
 
-async function turnPage(grid, more, filters, after, go) {
+// Nothing imported, nothing predicted and nothing found are three things.
+function emptyGrid(images, filters) {
+  if (!images) return nothing("This workspace has no images yet.", importButton());
+  const { detector, sort, ...kept } = filters;
+  if (Object.keys(kept).length) return nothing("No images match these filters.");
+  return nothing(`None of the ${count(images)} images has a map by this detector yet.`, workButton("diagnose", {}, () => location.reload(), false), h("a", { class: "button quiet", href: "?sort=newest" }, "Show all images"));
+}
+
+async function turnPage(grid, more, filters, after, go, total) {
   const page = await get(`/api/curate/images${address({ ...filters, after })}`);
-  if (!page.cards.length && !after) grid.append(nothing("No images match these filters."));
+  if (!page.cards.length && !after) grid.append(emptyGrid(total, filters));
   grid.append(...page.cards.map((card) => tile(card, filters.detector, go)));
   more.replaceChildren(page.after ? h("button", { type: "button", class: "button quiet", onclick: (event) => {
     event.target.disabled = true;

@@ -8,11 +8,11 @@ import { people } from "./people.js";
 import { repairs } from "./repairs.js";
 import { review } from "./review.js";
 
-let choices = null;
+let choices = null;  // of images too: a page that was empty asks again
 
 router({
   home: "/curate",
   title: "Curate",
   views: { images, categories, review, benchmark, balance, repairs, people },
-  prepare: async () => ({ choices: (choices ??= await get("/api/curate/choices")) }),
+  prepare: async () => ({ choices: (choices = choices?.images ? choices : await get("/api/curate/choices")) }),
 });

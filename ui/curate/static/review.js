@@ -5,6 +5,7 @@ import { count, number, percent, when } from "/static/format.js";
 import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "/static/images.js";
 import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
+import { workButton } from "./work.js";
 
 const STATES = [["unreviewed", "To review"], ["approved", "Approved"], ["returned", "Returned"]];
 const VERDICT = { accepted: "approved", rejected: "returned", corrected: "replaced" };
@@ -50,7 +51,8 @@ class Desk {
     this.more.replaceChildren(page.after ? h("button", { type: "button", class: "button quiet", onclick: () => tell(this.load(page.after)) }, "More") : "");
     if (!this.rows.length) {
       this.list.append(nothing(this.filters.state === "unreviewed" ? "Nothing to review." : "No labels match."));
-      this.stage.replaceChildren(nothing("Select a label on the left to compare the prediction, the label and the merged label."));
+      this.stage.replaceChildren(Object.values(this.counts).some(Boolean) ? nothing("Select a label on the left to compare the prediction, the label and the merged label.")
+        : nothing("No labels yet. Send images to people, or import masks with your images.", workButton("send", {}), h("a", { class: "button quiet", href: "/import" }, "Import masks")));
     } else if (!after) await this.show(this.rows[0]);
   }
 

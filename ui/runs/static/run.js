@@ -143,7 +143,9 @@ export function overlaid(source, mapUrl, caption) {
   return box;
 }
 
-export function drawChecks(place, title, checks) {
+// `start` cannot be pressed while a check says no: the server would refuse.
+export function drawChecks(place, title, checks, start = null) {
+  if (start) start.disabled = checks.some(({ verdict }) => verdict === "bad");
   const marks = { good: "✓", warn: "!", bad: "✗" };
   place.replaceChildren(h("h2", {}, title), h("ul", { class: "checks" }, checks.map(({ name, verdict, text }) =>
     h("li", { class: verdict }, h("i", { "aria-hidden": "true" }, marks[verdict]), h("span", {}, h("b", {}, name), text)))));
