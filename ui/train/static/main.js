@@ -92,7 +92,7 @@ async function fresh(root, { asked, go }) {
   async function look() {
     const mine = ++turn, body = { settings: made.read() };
     const current = (draw) => (answer) => { if (mine === turn) draw(answer); };
-    const failed = (place, title) => (error) => { if (mine === turn) { place.replaceChildren(h("h2", {}, title), h("p", { class: "note bad" }, error.message)); made.mark(error.message); } };
+    const failed = (place, title) => (error) => { if (mine === turn) { place.replaceChildren(h("h2", {}, title), h("p", { class: "note bad" }, error.message)); made.mark(error.message); if (place === preflight) start.disabled = true; } };
     const checks = [];
     const put = current(({ checks: found }) => { checks.push(...found); drawChecks(preflight, "Preflight", checks, start); });
     post(`${API}/checks`, body).then((found) => { put(found); return post(`${API}/needs`, body); }).then(put).catch(failed(preflight, "Preflight"));

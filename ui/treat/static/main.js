@@ -85,6 +85,7 @@ async function fresh(root, { asked, go }) {
     } catch (error) {
       if (mine !== turn) return;
       preflight.replaceChildren(h("h2", {}, "Preflight"), h("p", { class: "note bad" }, error.message));
+      start.disabled = true;
       made.mark(error.message);
     }
   }
