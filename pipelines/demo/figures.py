@@ -32,7 +32,7 @@ class Figure:
 def wall_time(seconds: float) -> Figure:
     """Duration of the demo, as a figure."""
     return Figure(
-        id="wall_s", title="duration of the demo", value=seconds, goal="≤ 600", met=seconds <= 600, unit="s"
+        id="wall_s", title="duration of the demo", value=seconds, goal="≤ 600 s", met=seconds <= 600, unit="s"
     )
 
 

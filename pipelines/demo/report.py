@@ -66,13 +66,14 @@ def data_uri(pixels: np.ndarray) -> str:
     return "data:image/png;base64," + base64.b64encode(body.getvalue()).decode()
 
 
-def format_figure(value: float | bool | None) -> str:
-    """Format a figure for display."""
+def format_figure(value: float | bool | None, unit: str = "") -> str:
+    """Format a figure for display, with its unit where that is one of measure."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    text = f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{text} s" if unit == "s" else text
 
 
 def chart_curve(treatment: dict[str, Any]) -> dict[str, Any] | None:

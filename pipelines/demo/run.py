@@ -14,7 +14,7 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ from pipelines import recipes
 from pipelines.config import DemoDataConfig, HumanErrorConfig, RoundRecipe
 from pipelines.demo.data import CHAMPION, SIZES, oracle_folder, prepare
 from pipelines.demo.figures import wall_time
+from pipelines.demo.report import format_figure, render_page
 from pipelines.runtime.context import Context
 from pipelines.services.rounds import describe_stages, resume_round, start_round
 from pipelines.stages.stage import DONE
@@ -223,7 +224,7 @@ def follow_round(workspace: Workspace, round_id: str, say: Say) -> None:
         for stage in describe_stages(row):
             if stage.name in row.results.keys() - printed_stages:
                 printed_stages.add(stage.name)
-                say(f"  ✓ {stage.title}: {stage.found}")
+                say(f"  ✓ {stage.title}: {stage.found}{duration(jobs, stage.name)}")
         if row.stage == DONE:
             return
         if row.state in ("failed", "cancelled"):
@@ -250,7 +251,6 @@ def write_report(workspace: Workspace, round_id: str, started: float) -> DemoRes
     """Evaluate the round with the judge; write report and sheets. `started`: start time of this process."""
     from dataengine.clinic.world import HARD
     from pipelines.demo import results
-    from pipelines.demo.report import render_page
     from pipelines.reports.contact_sheet import render_sheet
     from pipelines.runtime.models import real_models
 
@@ -317,6 +317,13 @@ def seconds_before(workspace: Workspace, round_id: str, moment: float) -> float:
     return sum(finished - started for started, finished in ended if finished <= moment)
 
 
+def duration(jobs: Sequence[Job], stage: str) -> str:
+    """How long the jobs of a stage took, in brackets; "" for one without a job."""
+    ended = [job for job in jobs if job.args.get("stage") == stage and job.started and job.finished]
+    seconds = sum((job.finished or 0.0) - (job.started or 0.0) for job in ended)
+    return f" ({seconds:.1f} s)" if ended else ""
+
+
 @contextmanager
 def timed(say: Say, title: str) -> Iterator[None]:
     """Print the step and its duration once the block has ended."""
@@ -329,9 +336,9 @@ def print_figures(result: DemoResult, say: Say) -> None:
     """Print the figures as a table, and the paths of the report and the workspace."""
     say("")
     for figure in result.report["figures"]:
-        value = figure["value"] if isinstance(figure["value"], bool) else f"{figure['value']:.3g}"
+        value = format_figure(figure["value"], figure["unit"])
         mark = {True: "✓", False: "✗", None: "·"}[figure["met"]]
-        say(f"  {mark} {figure['title']:<52} {value!s:>8}   goal {figure['goal']:<12} {figure['note']}")
+        say(f"  {mark} {figure['title']:<52} {value:>8}   goal {figure['goal']:<12} {figure['note']}")
     say("")
     say(f"Report: {result.folder / 'report.html'}")
     say(f"Open this workspace in the browser: clinic --workspace {result.folder.parent} app")

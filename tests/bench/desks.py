@@ -1,4 +1,4 @@
-"""The desks: time until they are ready, time until a curve is drawn, delay of progress, search over prompts.
+"""The desks: time until they are ready, until a curve is drawn, delay of progress, search over prompts, uploads.
 
 `make bench-desks` writes `build/bench/desks.json`. Real Chromium, the real server in a process of its own.
 With `BASE=COMMIT` also today's times over that commit's (see `base`).
@@ -27,6 +27,7 @@ from tests.bench.base import over_base
 from tests.bench.desks_map import map_figures
 from tests.bench.desks_pages import page_figures, served, signed_in
 from tests.bench.desks_search import search_figures
+from tests.bench.desks_upload import upload_figure
 from tests.bench.harness import Figure, bootstrap, figure, quick, write
 from tests.services import chromium_path
 from tests.ui.browsing import FLAGS
@@ -68,11 +69,8 @@ def main() -> None:
             found = [redraw(browser, url, points, times), lag(browser, url, workspace, seconds)]
         browser.close()
         workspace.close()
-    write(
-        "desks",
-        [*page_figures(), *map_figures(), *search_figures(), *found, *over_base("desks")],
-        seeds=[0],
-    )
+    figures = [*page_figures(), *map_figures(), *search_figures(), *found, upload_figure()]
+    write("desks", [*figures, *over_base("desks")], seeds=[0])
 
 
 def running(workspace: Workspace, run: str) -> Job:

@@ -29,6 +29,7 @@ from tests.ui.browsing import FLAGS, WITHOUT_TOUR
 OWN = "#view[data-ready]"
 READY = {
     "/annotate": "#empty:not([hidden]), #layers:not([hidden])",
+    "/import": OWN,
     "/curate": OWN,
     "/train": OWN,
     "/treat": OWN,

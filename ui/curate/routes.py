@@ -159,6 +159,7 @@ def all_choices(catalog: Catalog) -> dict[str, Any]:
             for one in reversed(catalog.detectors.offered())
         ],
         "classes": list(catalog.classes.names()),
+        "images": catalog.images.count(),
         "annotators": people,
         "folders": [{"id": one.id, "name": one.name} for one in catalog.endpoints.of_kind("folder")],
         "open_rounds": [one.id for one in catalog.rounds.list() if one.state in ("running", "waiting")],

@@ -32,7 +32,7 @@ SHOWN = 100
 PAIRS = 24
 MAX_PROMPTS = 2 << 20
 RUN_ID = r"^[\w-]*$"
-NEEDS_CHOOSING = "choose a generator first; register one with clinic generators --add FOLDER"
+NEEDS_CHOOSING = "choose a generator first; register one under Treat, or with clinic generators --add FOLDER"
 
 
 class Prompts(BaseModel):
@@ -195,6 +195,7 @@ def overview(workspace: Workspace) -> dict[str, Any]:
             for one in found[:SHOWN]
         ],
         "more": max(0, len(found) - SHOWN),
+        "generators": len(names),
         "runs": run_rows(workspace, runs.TREATMENT),
         "instances": run_rows(workspace, runs.INSTANCE),
         "worker": bool(queue.workers_alive(workspace)),

@@ -61,6 +61,8 @@ def test_what_comes_from_outside_is_escaped() -> None:
 
 def test_met_and_missed_goals_are_told_apart() -> None:
     html = render_page(DATA, [])
+    figures = [{**DATA["figures"][0], "unit": "s", "value": 2410.2}]  # type: ignore[dict-item]
+    assert "2410 s" in render_page({**DATA, "figures": figures}, [])
     assert html.count('class="pill good"') == html.count('class="pill bad"') == 1
 
 

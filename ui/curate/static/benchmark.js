@@ -1,6 +1,6 @@
 // The benchmark builder: sample by strata, collect labels, resolve disagreements, freeze.
 import { get, post } from "/static/api.js";
-import { h, input, nothing, panel, tell } from "/static/dom.js";
+import { h, importButton, input, nothing, panel, tell } from "/static/dom.js";
 import { count, percent, when } from "/static/format.js";
 import { drawLabels, labelOf, mergedOf, pixels } from "/static/images.js";
 import { openCanvas, peoplePicker, selectedPeople } from "./assign.js";
@@ -13,8 +13,8 @@ export async function benchmark(root, { choices, asked, go }) {
   const chosen = benchmarks.find((one) => one.id === asked.benchmark) ?? draft ?? benchmarks[0];
   root.append(h("div", { class: "columns wide" },
     h("aside", {}, panel("Benchmarks", benchmarks.length ? h("div", { class: "versions" }, benchmarks.map((one) => h("a", { href: `?view=benchmark&benchmark=${one.id}`, "aria-current": one === chosen ? "true" : null },
-      h("b", {}, `Version ${one.version}`), h("em", { class: one.state }, one.state), h("span", {}, one.name || `${count(one.images)} images`)))) : nothing("No benchmark yet. Promotion requires a frozen one.")),
-      draft ? null : newForm(choices, go)),
+      h("b", {}, `Version ${one.version}`), h("em", { class: one.state }, one.state), h("span", {}, one.name || `${count(one.images)} images`)))) : nothing("No benchmark yet. Promotion requires a frozen one.", ...(choices.images ? [] : [importButton()]))),
+      draft || !choices.images ? null : newForm(choices, go)),
     h("div", {}, chosen ? await version(chosen.id, go, choices.may_judge) : panel("Why a benchmark", h("p", {}, "Decisions are made on validation; a benchmark then measures how good a detector really is. It is sampled evenly over categories and confidence bands, so that it includes what detectors miss. Several annotators label each image, disagreements are resolved, and the set is frozen. It is never used for training.")))));
 }
 

@@ -1,7 +1,8 @@
 // Hard categories, with thresholds that show how many images would be sent to annotators; and the balance of labels.
 import { get, post } from "/static/api.js";
-import { h, input, nothing, panel, select, tell } from "/static/dom.js";
+import { h, importButton, input, nothing, panel, select, tell } from "/static/dom.js";
 import { count, number, percent } from "/static/format.js";
+import { workButton } from "./work.js";
 import { peoplePicker, selectedPeople } from "./assign.js";
 
 const STEPS = 100;
@@ -25,7 +26,9 @@ function diagnoseButton() {
 export async function categories(root, { choices, go }) {
   const found = await get("/api/curate/categories");
   if (!found.categories.length) {
-    root.append(panel("Hard categories", nothing("No image has both a category and a prediction yet. Run a round: its diagnose and categorize stages add them."), choices.detectors.some((one) => one.champion) ? diagnoseButton() : null));
+    root.append(panel("Hard categories", choices.images
+      ? nothing("No image has both a category and a map yet. Find artifacts in the images, and sort them by category.", workButton("diagnose", {}, () => go({ view: "categories" }), false), workButton("categorize", {}, () => go({ view: "categories" })))
+      : nothing("This workspace has no images yet.", importButton())));
     return;
   }
   const champion = choices.detectors.find((one) => one.champion);

@@ -1,13 +1,13 @@
 // The grid: filters in the address, pages by key, the detector's map on hover, and one image enlarged.
 import { get } from "/static/api.js";
-import { address, h, nothing, select, tell } from "/static/dom.js";
+import { address, h, importButton, nothing, select, tell } from "/static/dom.js";
 import { count, number, percent } from "/static/format.js";
 import { drawHeat, thumbnail } from "/static/images.js";
 import { openImage } from "./large_view.js";
 import { Selection } from "./selection.js";
 import { similar, similarity } from "./similar.js";
 import { viewsMenu } from "./views.js";
-import { workBar } from "./work.js";
+import { workBar, workButton } from "./work.js";
 
 const FILTERS = ["search", "lasso", "category", "generator", "detector", "low", "high", "class", "state", "split", "source", "round", "tag", "sort"];
 const SORTS = [["uncertainty", "Most uncertain"], ["max", "Highest confidence"], ["disagreement", "Most disagreement"], ["newest", "Newest"], ["oldest", "Oldest"]];
@@ -140,9 +140,9 @@ function range(name, label, value, change) {
 }
 
 async function turnPage(shown, after) {
-  const { grid, more, filters, selection } = shown;
+  const { grid, more, filters, choices, selection } = shown;
   const page = await get(`/api/curate/images${address({ ...filters, after })}`);
-  if (!page.cards.length && !after) grid.append(await emptyGrid(filters));
+  if (!page.cards.length && !after) grid.append(emptyGrid(choices.images, filters));
   for (const card of page.cards) {
     divide(shown, card);
     const made = tile(card, shown);
@@ -156,11 +156,12 @@ async function turnPage(shown, after) {
   if (page.after) watchEnd(more);
 }
 
-async function emptyGrid(filters) {
-  const { total } = await get("/api/curate/count");
-  if (!total) return nothing("No images yet. Import some, or run a round, and they appear here.");
-  const found = Object.keys(filters).filter((name) => name !== "sort").length;
-  return nothing(`None of the ${count(total)} images matches ${found === 1 ? "this filter" : "these filters"}. Remove one above.`);
+// Nothing imported, nothing predicted and nothing found are three things.
+function emptyGrid(images, filters) {
+  if (!images) return nothing("This workspace has no images yet.", importButton());
+  const { detector, sort, ...kept } = filters, found = Object.keys(kept).length;
+  if (detector && !found) return nothing(`None of the ${count(images)} images has a map by this detector yet.`, workButton("diagnose", {}, () => location.reload(), false), h("a", { class: "button quiet", href: "?view=images" }, "Show all images"));
+  return nothing(`None of the ${count(images)} images matches ${found === 1 ? "this filter" : "these filters"}. Remove one above.`);
 }
 
 // Says once where the images begin that the order does not rank.

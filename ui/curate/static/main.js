@@ -9,7 +9,7 @@ import { pilots } from "./pilots.js";
 import { repairs } from "./repairs.js";
 import { review } from "./review.js";
 
-let choices = null;
+let choices = null;  // of images too: a page that was empty asks again
 // Loaded when it is first shown, so that the grid is there sooner.
 const later = (file, view) => async (...given) => (await import(file))[view](...given);
 
@@ -17,5 +17,5 @@ router({
   home: "/curate",
   title: "Curate",
   views: { images, map: later("./map.js", "map"), duplicates: later("./duplicates.js", "duplicates"), categories, review, benchmark, balance, repairs, pilots, people },
-  prepare: async () => ({ choices: (choices ??= await get("/api/curate/choices")) }),
+  prepare: async () => ({ choices: (choices = choices?.images ? choices : await get("/api/curate/choices")) }),
 });

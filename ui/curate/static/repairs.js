@@ -1,6 +1,7 @@
 // Repairs: ask for one of an image, compare before and after, accept or reject.
 import { get, post } from "/static/api.js";
 import { address, h, input, nothing, panel, select, tell } from "/static/dom.js";
+import { workButton } from "./work.js";
 import { count, number, percent, when } from "/static/format.js";
 import { pixels } from "/static/images.js";
 
@@ -21,7 +22,7 @@ export async function repairs(root, { choices, asked, go, again }) {
       state === "accepted" && found.repairs.length && choices.may_compare ? h("button", { type: "button", class: "button", onclick: compare }, "Open a blind study of these pairs") : null),
     h("p", { class: "hint" }, "Each repair differs from its original in the redrawn regions alone. Accepted ones become images of this workspace, in the split of their original; no statistic of generators counts them. Drag over an image to compare."),
     found.repairs.length ? h("div", { class: "repair-grid" }, found.repairs.map((one) => tile(one, state, again)))
-      : nothing(state === "proposed" ? "Nothing waits for a decision. Open an image and press “Repair”, or run clinic repair --images." : `No ${state} repair yet.`));
+      : state === "proposed" ? nothing("Nothing waits for a decision.", workButton("repair", {}, again)) : nothing(`No ${state} repair yet.`));
 }
 
 async function compare() {
@@ -90,7 +91,7 @@ function whatBecame(job, waiting) {
 }
 
 function order(known, generators, changed) {
-  if (!generators.length) return nothing("A repair needs a generator: register one under Admin or with clinic generators --add.");
+  if (!generators.length) return nothing("A repair needs a generator: an engineer can register one under Treat.");
   const own = generators.find((one) => one.id === known.generator_id);
   const form = h("form", { class: "stackform", onsubmit: async (event) => {
     event.preventDefault();

@@ -5,6 +5,7 @@ import { count, number, percent, when } from "/static/format.js";
 import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "/static/images.js";
 import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
+import { workButton } from "./work.js";
 
 const STATES = [["unreviewed", "To review"], ["approved", "Approved"], ["returned", "Returned"]];
 const VERDICT = { accepted: "approved", rejected: "returned", corrected: "replaced" };
@@ -65,7 +66,7 @@ class Desk {
 
   empty(all) {
     const elsewhere = all[this.filters.state];
-    if (!Object.values(all).some(Boolean)) return [nothing("No labels yet. Send images to annotators, under Images or Hard categories.")];
+    if (!Object.values(all).some(Boolean)) return [nothing("No labels yet. Send images to people, or import masks with your images.", workButton("send", {}), h("a", { class: "button quiet", href: "/import" }, "Import masks"))];
     const text = this.filters.state === "unreviewed" ? "Nothing to review." : "No labels match.";
     if (!elsewhere) return [nothing(text)];
     return [nothing(`${text.slice(0, -1)} with these filters; ${count(elsewhere)} without them.`),

@@ -15,6 +15,7 @@ export async function make(root, { desk, asked, go }) {
   const named = generators.map((one) => [one.id, one.name]);
   const after = asked.after ?? treated?.id ?? generators[0]?.id;
   const before = asked.before ?? generators.find((one) => one.id === after)?.parent ?? generators.at(-1)?.id;
+  if (generators.length < 2) root.append(h("p", { class: "note" }, "A study compares two generators on the same prompts and seeds, and this workspace has ", generators.length ? "one" : "none", ". Treat a generator, or register one, under ", h("a", { href: "/treat" }, "Treat"), "."));
   const shared = h("p", { class: "soft", id: "found", role: "status" });
   const categories = h("fieldset", { class: "ticks" });
   const purpose = h("select", { name: "purpose" });

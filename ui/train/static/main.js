@@ -7,6 +7,7 @@ import { reliability } from "/static/diagrams.js";
 import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
+import { registerButton } from "/static/runs/register.js";
 import { inject } from "/static/train/inject.js";
 import { curvesPanel, drawChecks, facts, flat, overlaid, pill, renamable, runList, runView, starter } from "/static/runs/run.js";
 
@@ -32,7 +33,7 @@ async function overview(root, { again }) {
       h("span", { class: "gap" }), h("a", { class: "button quiet", href: "?inject=1" }, "Inject artifacts"), h("a", { class: "button", href: "?new=1" }, "New training")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so training does not start. Start one with “clinic worker”."),
     champion(seen.champion, again),
-    panel("Detectors", detectors(seen)), panel("Training runs", runList(seen.runs, "No standalone runs yet.")));
+    panel("Detectors", detectors(seen, again), seen.detectors.length ? h("div", { class: "line" }, registerButton("detector", again)) : null), panel("Training runs", runList(seen.runs, "No standalone runs yet.")));
 }
 
 function champion(one, again) {
@@ -48,8 +49,8 @@ const RATES = ["miss", "false_alarm"];
 const rate = (value) => (value === null || value === undefined ? "–" : percent(value));
 const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(interval[1])}` : "on validation");
 
-function detectors({ detectors: rows, more }) {
-  if (!rows.length) return nothing("No detectors yet. Train the first one (New training), or register one: clinic detectors --add FOLDER");
+function detectors({ detectors: rows, more }, again) {
+  if (!rows.length) return nothing("No detectors yet. Register one, such as the small one that is shipped, or train the first on labelled images.", registerButton("detector", again, false), h("a", { class: "button quiet", href: "?new=1" }, "New training"));
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", {}, "Detector"), h("th", {}, "Role"), [...FIVE.slice(0, 3), ...RATES].map((name) => h("th", { class: "figure" }, metric(name))), h("th", { class: "figure" }, "Flags from"), h("th", { class: "figure" }, "Created"))),
     h("tbody", {}, rows.map((row) => h("tr", {}, h("td", {}, h("a", { href: `?detector=${row.id}` }, row.name), limits(row)), h("td", {}, pill(row.role)),

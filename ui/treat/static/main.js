@@ -6,6 +6,7 @@ import { drawHeatAt, mapOf, pixels } from "/static/images.js";
 import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
+import { registerButton } from "/static/runs/register.js";
 import { instance, learn } from "/static/treat/instance.js";
 import { curvesPanel, drawChecks, facts, flat, renamable, runList, runView, starter } from "/static/runs/run.js";
 
@@ -36,18 +37,19 @@ const groups = (guard) => [
 
 // ---- overview ----------------------------------------------------------------------------------------------
 
-async function overview(root) {
+async function overview(root, { again }) {
   const seen = await get(`${API}/overview`);
   root.append(
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Treat"), h("p", { class: "lead" }, "Fine-tunes a generator so that a frozen detector finds fewer artifacts, under a quality guard.")),
-      h("span", { class: "gap" }), h("a", { class: "button quiet", href: "?learn=1" }, "Learn an instance"), h("a", { class: "button", href: "?new=1" }, "New treatment")),
+      h("span", { class: "gap" }), h("a", { class: "button quiet", href: "?learn=1" }, "Learn an instance"), seen.treatments.length ? registerButton("generator", again) : null, h("a", { class: "button", href: "?new=1" }, "New treatment")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so treatments do not start. Start one with “clinic worker”."),
     h("div", { class: "two slim" }, h("div", { class: "side" }, panel("Runs", runList(seen.runs, "No standalone runs yet.")),
-      seen.instances.length ? panel("Learned instances", runList(seen.instances, "", "instance")) : null), panel("Treatments", treatments(seen))));
+      seen.instances.length ? panel("Learned instances", runList(seen.instances, "", "instance")) : null), panel("Treatments", treatments(seen, again))));
 }
 
-function treatments({ treatments: rows, more }) {
-  if (!rows.length) return nothing("No treatments yet. Start one, or run a round.");
+function treatments({ treatments: rows, more, generators }, again) {
+  if (!rows.length && !generators) return nothing("No generator yet. A treatment fine-tunes one: register a diffusers pipeline, or the tiny one that is shipped.", registerButton("generator", again, false));
+  if (!rows.length) return nothing("No treatments yet. Start one, or run a round.", h("a", { class: "button", href: "?new=1" }, "New treatment"), registerButton("generator", again));
   const ratio = (row, name) => h("td", { class: "figure" }, row.ratios[name] === undefined ? "–" : h("span", { class: row.ratios[name] < 1 ? "better" : "worse" }, `× ${figure(row.ratios[name])}`));
   return h("div", { class: "scroll" }, h("table", {},
     h("thead", {}, h("tr", {}, h("th", {}, "Treated"), h("th", { class: "figure" }, "mean confidence"), h("th", { class: "figure" }, "max confidence"), h("th", { class: "figure" }, "kept"), h("th", { class: "figure" }, "Created"))),

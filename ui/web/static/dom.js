@@ -78,6 +78,11 @@ export function panel(title, ...children) {
   return h("section", { class: "card panel" }, title ? h("h2", {}, title) : null, children);
 }
 
-export function nothing(text) {
-  return h("p", { class: "nothing" }, text);
+// What a place says while it is empty, with buttons for what fills it.
+export function nothing(text, ...actions) {
+  const said = h("p", { class: "nothing" }, text);
+  return actions.length ? h("div", { class: "nothing-yet" }, said, h("div", { class: "line" }, actions)) : said;
 }
+
+// The buttons of an empty workspace.
+export const importButton = (quiet = false) => h("a", { class: `button${quiet ? " quiet" : ""}`, href: "/import" }, "Import images");
