@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dataengine.images import decode, encode_png
+from dataengine.records import count_of
 from pipelines.selections.config import RepairRun
 from pipelines.services.standalone.uploads import (
     Examination,
@@ -26,6 +27,12 @@ COLUMNS = ("image", "verdict", "confidence", "after repair", "flagged area", "re
 VERDICTS = {
     "flagged": "artifacts found",
     "clean": "nothing found",
+    "repaired": "repaired",
+    "refused": "not usable",
+}
+COUNTED = {
+    "flagged": "artifacts in",
+    "clean": "nothing found in",
     "repaired": "repaired",
     "refused": "not usable",
 }
@@ -148,10 +155,7 @@ def results(folder: Path, found: Examination) -> tuple[Any, ...]:
         pairs,
         in_words(found),
         gr.update(value=tuple(pairs[0]) if pairs else None, label=slider_label(usable)),
-        [
-            (one[1], f"{each.name} · {figure(each.confidence)}")
-            for one, each in zip(pairs, usable, strict=True)
-        ],
+        [(one[1], f"{figure(each.confidence)} {each.name}") for one, each in zip(pairs, usable, strict=True)],
         [row_of(one) for one in found.images],
         gr.update(value=str(found.report), interactive=True),
     )
@@ -166,8 +170,9 @@ def slider_label(images: Sequence[ExaminedImage]) -> str:
 def in_words(found: Examination) -> str:
     """Counts, and what to know of the models."""
     states = [one.state for one in found.images]
-    counts = [f"**{states.count(state)}** {words}" for state, words in VERDICTS.items() if state in states]
-    return "\n\n".join([" · ".join(counts), *(f"⚠ {plain(note)}" for note in found.notes)])
+    counts = [f"{words} **{states.count(state)}**" for state, words in COUNTED.items() if state in states]
+    total = f"of {count_of(len(states), 'file')}"
+    return "\n\n".join([f"{' · '.join(counts)} {total}", *(f"⚠ {plain(note)}" for note in found.notes)])
 
 
 def row_of(one: ExaminedImage) -> list[Any]:
