@@ -114,6 +114,10 @@ def build(place: Place, tab: gr.Tab) -> None:
         new = fresh_folder(old)
         return str(new), example_files(workspace, new)
 
+    @checked(DIAGNOSING, LOOKING)
+    def pass_on(chosen: list[str] | None, request: gr.Request) -> list[str] | None:
+        return chosen
+
     @checked(DIAGNOSING, "seeing images")
     def choose(pairs: list[list[str]], request: gr.Request, event: gr.SelectData) -> Any:
         return tuple(pairs[event.index])
@@ -122,7 +126,7 @@ def build(place: Place, tab: gr.Tab) -> None:
     diagnose.click(find, [files, detector, folder], shown, api_name="diagnose", **both)
     repair.click(mend, [files, detector, generator, prompt, folder], shown, api_name="repair", **both)
     examples.click(take, [folder], [folder, files], api_name="examples")
-    whole.upload(lambda chosen: chosen, [whole], [files], api_visibility="private", show_progress="hidden")
+    whole.upload(pass_on, [whole], [files], api_visibility="private", show_progress="hidden")
     gallery.select(choose, [pairs], [slider], api_visibility="private", show_progress="hidden")
     tab.select(
         models, [detector, generator], [detector, generator], api_name="models", show_progress="hidden"
