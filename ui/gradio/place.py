@@ -44,7 +44,7 @@ def report_to(progress: gr.Progress) -> Report:
     """A report that moves Gradio's progress bar."""
 
     def report(done: float, total: int, message: str = "", **figures: float) -> None:
-        progress((done, total) if total else None, desc=message)  # type: ignore[arg-type]
+        progress((done, total) if total else None, desc=message)
 
     return report
 

@@ -49,14 +49,20 @@ def is_open(status: dict[str, Any]) -> bool:
     return status["state"] in queue.OPEN
 
 
-def curve_of(workspace: Workspace, kind: str, run_id: str, figure: str | None) -> tuple[Any, pd.DataFrame]:
-    """The figures that a run has, and the chosen one's values by step."""
+def curve_of(workspace: Workspace, kind: str, run_id: str, figure: str | None) -> tuple[Any, Any]:
+    """The figures that a run has, and the chosen one's values by step; hidden while there are none."""
     curves = runs.curves(workspace, runs.run_of(workspace, kind, run_id).jobs)
     names = sorted(curves, key=lambda name: (not name.startswith("validation"), name))
     name = figure if figure in curves else preferred(names)
     steps, values = curves.get(name or "", ([], []))
     points = pd.DataFrame({"step": steps, "value": values}, columns=list(POINTS))
-    return gr.update(choices=names, value=name), points
+    shown = bool(steps)
+    return gr.update(choices=names, value=name, visible=shown), gr.update(value=points, visible=shown)
+
+
+def no_curve() -> tuple[Any, Any]:
+    """What is shown of a run that is not there."""
+    return gr.update(choices=[], value=None, visible=False), gr.update(visible=False)
 
 
 def preferred(names: Sequence[str]) -> str | None:

@@ -82,9 +82,9 @@ def diagnose_uploads(
         )
     found = [_examined(folder, images, row) for row in rows]
     found.sort(key=lambda one: (one.state == "refused", -(one.confidence or 0.0), one.name))
-    return Examination(
-        images=tuple(found), report=Path(result["report"]), notes=tuple(map(_sentence, result["notes"]))
-    )
+    # What follows the first sentence of a note names options of the command.
+    notes = tuple(_sentence(note.partition(". ")[0]) for note in result["notes"])
+    return Examination(images=tuple(found), report=Path(result["report"]), notes=notes)
 
 
 def repair_uploads(

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from dataengine.images import decode, encode_png
+from dataengine.records import count_of
 from pipelines.selections.config import RepairRun
 from pipelines.services.standalone.uploads import (
     Examination,
@@ -26,6 +27,12 @@ COLUMNS = ("image", "verdict", "confidence", "after repair", "flagged area", "re
 VERDICTS = {
     "flagged": "artifacts found",
     "clean": "nothing found",
+    "repaired": "repaired",
+    "refused": "not usable",
+}
+COUNTED = {
+    "flagged": "artifacts in",
+    "clean": "nothing found in",
     "repaired": "repaired",
     "refused": "not usable",
 }
@@ -107,6 +114,10 @@ def build(place: Place, tab: gr.Tab) -> None:
         new = fresh_folder(old)
         return str(new), example_files(workspace, new)
 
+    @checked(DIAGNOSING, LOOKING)
+    def pass_on(chosen: list[str] | None, request: gr.Request) -> list[str] | None:
+        return chosen
+
     @checked(DIAGNOSING, "seeing images")
     def choose(pairs: list[list[str]], request: gr.Request, event: gr.SelectData) -> Any:
         return tuple(pairs[event.index])
@@ -115,7 +126,7 @@ def build(place: Place, tab: gr.Tab) -> None:
     diagnose.click(find, [files, detector, folder], shown, api_name="diagnose", **both)
     repair.click(mend, [files, detector, generator, prompt, folder], shown, api_name="repair", **both)
     examples.click(take, [folder], [folder, files], api_name="examples")
-    whole.upload(lambda chosen: chosen, [whole], [files], api_visibility="private", show_progress="hidden")
+    whole.upload(pass_on, [whole], [files], api_visibility="private", show_progress="hidden")
     gallery.select(choose, [pairs], [slider], api_visibility="private", show_progress="hidden")
     tab.select(
         models, [detector, generator], [detector, generator], api_name="models", show_progress="hidden"
@@ -148,10 +159,7 @@ def results(folder: Path, found: Examination) -> tuple[Any, ...]:
         pairs,
         in_words(found),
         gr.update(value=tuple(pairs[0]) if pairs else None, label=slider_label(usable)),
-        [
-            (one[1], f"{each.name} · {figure(each.confidence)}")
-            for one, each in zip(pairs, usable, strict=True)
-        ],
+        [(one[1], f"{figure(each.confidence)} {each.name}") for one, each in zip(pairs, usable, strict=True)],
         [row_of(one) for one in found.images],
         gr.update(value=str(found.report), interactive=True),
     )
@@ -166,8 +174,9 @@ def slider_label(images: Sequence[ExaminedImage]) -> str:
 def in_words(found: Examination) -> str:
     """Counts, and what to know of the models."""
     states = [one.state for one in found.images]
-    counts = [f"**{states.count(state)}** {words}" for state, words in VERDICTS.items() if state in states]
-    return "\n\n".join([" · ".join(counts), *(f"⚠ {plain(note)}" for note in found.notes)])
+    counts = [f"{words} **{states.count(state)}**" for state, words in COUNTED.items() if state in states]
+    total = f"of {count_of(len(states), 'file')}"
+    return "\n\n".join([f"{' · '.join(counts)} {total}", *(f"⚠ {plain(note)}" for note in found.notes)])
 
 
 def row_of(one: ExaminedImage) -> list[Any]:

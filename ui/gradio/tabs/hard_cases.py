@@ -27,7 +27,7 @@ def build(place: Place, tab: gr.Tab) -> None:
         threshold = gr.Slider(0, 1, value=0.5, step=0.01, label="From this confidence on", scale=2)
     with gr.Row():
         opinions = gr.Slider(1, 9, value=1, step=1, label="Annotators per image")
-        limit = gr.Slider(1, 2000, value=100, step=1, label="At most so many images")
+        limit = gr.Slider(1, 2000, value=100, step=1, label="Images at most")
         people = gr.Dropdown([], multiselect=True, label="Only these people", info="none: anybody", **ANY)
     send = gr.Button("Send to people", variant="primary")
     outcome = gr.Markdown()

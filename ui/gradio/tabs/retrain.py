@@ -3,7 +3,6 @@
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from dataengine.errors import InputRefused
 from pipelines.config import TrainingRun
@@ -12,7 +11,7 @@ from pipelines.services.detectors import objections_to, promote_detector, verdic
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked
 from ui.gradio.place import ANY, SMALL, Place, check_lines, figure, person, plain, worker_note
-from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, run_choices, status_text
+from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
 from ui.web.access import ENGINEERS
 
 SEEING, TRAINING, PROMOTING = "seeing trainings", "training detectors", "promoting detectors"
@@ -33,8 +32,8 @@ def build(place: Place, tab: gr.Tab) -> None:
     status = gr.Markdown("No training yet.")
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
-            name = gr.Dropdown([], label="Curve", **ANY)
-            curve = gr.LinePlot(x="step", y="value", height=260, show_label=False)
+            name = gr.Dropdown([], label="Curve", visible=False, **ANY)
+            curve = gr.LinePlot(x="step", y="value", height=260, show_label=False, visible=False)
         with gr.Column(scale=2):
             verdict = gr.Markdown("The verdict appears when a training has ended.")
             reason = gr.Textbox(
@@ -109,16 +108,8 @@ def plan_of(workspace: Workspace, preset: str | None) -> TrainingRun:
 def standing(workspace: Workspace, run_id: str | None, name: str | None) -> tuple[Any, ...]:
     """State, curve, verdict, what a promotion would decide, and whether to look again."""
     if not run_id:
-        nothing = pd.DataFrame({"step": [], "value": []})
-        return (
-            "No training yet.",
-            gr.update(choices=[], value=None),
-            nothing,
-            "",
-            [None, None],
-            off(),
-            gr.update(active=False),
-        )
+        text, decided = verdict_on(workspace, None)
+        return "No training yet.", *no_curve(), text, decided, off(), gr.update(active=False)
     status = runs.run_status(workspace, runs.run_of(workspace, runs.TRAINING, run_id))
     figures, points = curve_of(workspace, runs.TRAINING, run_id, name)
     text, decided = verdict_on(workspace, status["result"].get("detector"))

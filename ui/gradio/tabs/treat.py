@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from dataengine.errors import InputRefused
 from dataengine.images import decode
@@ -16,7 +15,7 @@ from pipelines.services.standalone.treatment import HELD_OUT
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import checked, short
 from ui.gradio.place import ANY, SMALL, Place, check_lines, person, plain, worker_note
-from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, run_choices, status_text
+from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
 from ui.gradio.tabs.diagnose import generator_choices
 from ui.runs.routes import Settings
 from ui.treat import routes as treat_desk
@@ -56,8 +55,8 @@ def build(place: Place, tab: gr.Tab) -> None:
     status = gr.Markdown("No treatment yet.")
     with gr.Row(equal_height=False):
         with gr.Column(scale=2):
-            name = gr.Dropdown([], label="Curve", **ANY)
-            curve = gr.LinePlot(x="step", y="value", height=240, show_label=False)
+            name = gr.Dropdown([], label="Curve", visible=False, **ANY)
+            curve = gr.LinePlot(x="step", y="value", height=240, show_label=False, visible=False)
             figures = gr.Markdown()
             lora = gr.DownloadButton("Download the LoRA", interactive=False)
         with gr.Column(scale=3):
@@ -211,8 +210,7 @@ def prompts_of(
 def standing(workspace: Workspace, run_id: str | None, name: str | None) -> tuple[Any, ...]:
     """State, curve, and whether to look again."""
     if not run_id:
-        nothing = pd.DataFrame({"step": [], "value": []})
-        return "No treatment yet.", gr.update(choices=[], value=None), nothing, gr.update(active=False)
+        return "No treatment yet.", *no_curve(), gr.update(active=False)
     status = runs.run_status(workspace, runs.run_of(workspace, runs.TREATMENT, run_id))
     figures, points = curve_of(workspace, runs.TREATMENT, run_id, name)
     return status_text(status), figures, points, gr.update(active=is_open(status))
