@@ -13,7 +13,7 @@ STAGE_JOB = "stage"
 """The kind of a job that runs a round's stage."""
 JOB_KINDS = (
     *("import", "backup", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine"),
-    *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair", "dreambooth", "measure"),
+    *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair", "dreambooth", "measure", "play"),
 )
 """The kinds of jobs outside rounds; `pipelines.worker.handlers` runs each."""
 PAUSABLE = (
