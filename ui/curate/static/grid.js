@@ -1,5 +1,5 @@
 // The grid: filters in the address, pages by key, the detector's map on hover, and one image enlarged.
-import { get, post } from "/static/api.js";
+import { currentSession, get, post } from "/static/api.js";
 import { address, h, nothing, query, say, select, tell } from "/static/dom.js";
 import { count, number, percent, when } from "/static/format.js";
 import { drawHeat, drawLabels, labelOf, pixels, thumbnail } from "/static/images.js";
@@ -184,12 +184,22 @@ async function open(id, go, detector) {
         h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("Link copied.")) }, "Copy link")),
       known.gold?.chosen ? goldMark(id, known.gold, () => open(id, go, detector)) : null,
       ...known.predictions.filter((one) => one.note).map((one) => h("p", { class: "hint" }, one.note)),
+      known.generator_id ? playLink(id) : null,
       known.source === "repaired" ? null : repairPanel(known),
       factList(known), labelList(known, () => open(id, go, detector)), commentList(known)));
   document.body.append(dialog);
   dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
   dialog.showModal();
   dialog.scrollTop = 0;  // focus goes to a control below the image
+}
+
+// For whom may treat: the image's sampling on the Treat desk.
+function playLink(id) {
+  const place = h("p", { class: "hint" });
+  currentSession().then(({ areas }) => {
+    if (areas.some(({ path }) => path === "/treat")) place.append(h("a", { href: `/treat?play=${encodeURIComponent(id)}` }, "Play its sampling step by step"));
+  });
+  return place;
 }
 
 function layer(text, canvas, on) {

@@ -2,10 +2,11 @@
 import { get, post } from "/static/api.js";
 import { h, panel, say, tell } from "/static/dom.js";
 import { figure, percent } from "/static/format.js";
-import { drawHeatAt, pixels } from "/static/images.js";
+import { drawHeatAt, drawRegions, pixels } from "/static/images.js";
 
 const API = "/api/treat/playback", POLL_MS = 1000, FRAME_MS = 400;
 const OVERLAYS = [["", "nothing"], ["change", "change since the step before"], ["abnormal", "what was abnormal"], ["corrected", "what was corrected"]];
+const COLOURS = { abnormal: [213, 94, 0], corrected: [15, 156, 139] }; // as the marks: --side-1 and --side-2
 const OPEN = ["queued", "running"];
 
 export async function play(root, { asked, current }) {
@@ -60,7 +61,8 @@ function player({ image, prompt, seed, generator, correction, steps, difference 
     if (step.corrected_share !== null) facts.push(step.corrected_share ? `Corrected before this step: ${percent(step.corrected_share)} of the image.` : "No region needed correction here.");
     if (overlay.value && !ref) facts.push({ change: "The first step has none before it to compare with.", abnormal: "This step is outside the window in which changes are judged.", corrected: "Nothing was corrected at this step." }[overlay.value]);
     words.textContent = facts.join(" ");
-    const drawn = ref ? await drawHeatAt(heat, `${at}/maps/${ref}`) : false;
+    const url = `${at}/maps/${ref}`, colour = COLOURS[overlay.value];
+    const drawn = ref ? await (colour ? drawRegions(heat, url, colour) : drawHeatAt(heat, url)) : false;
     if (mine === turn) heat.classList.toggle("drawn", Boolean(drawn));
   }
 
@@ -76,7 +78,7 @@ function player({ image, prompt, seed, generator, correction, steps, difference 
     h("span", { class: "frame big" }, frame, heat), h("div", { class: "line" }, button, slider), marks);
   show();
   return [h("p", { class: "lead" }, prompt), h("div", { class: "two" },
-    panel("The image as predicted at each step", stage, h("div", { class: "line" }, h("label", {}, "Over it: ", overlay)), words,
+    panel("The image as predicted at each step", stage, h("div", { class: "line over" }, h("label", {}, "Show over it: ", overlay)), words,
       h("p", { class: "hint" }, "Marks under the slider: orange, some of the image changed abnormally; green, regions were corrected before the step.")),
     panel("The finished image", h("span", { class: "frame big" }, h("img", { src: pixels(image), alt: "the finished image" })),
       h("p", { class: "hint" }, `By ${generator ?? "a generator that is not registered"}, seed ${seed}. ${correction ? `Drawn with correction (${correction.method ?? "ttc"}).` : "Drawn without correction."} ${difference < 1 ? "Drawn again, it came out the same." : `Drawn again, it differs by ${figure(difference)} of 255 on average, so these steps are close to, but not, those of the stored image.`}`)))];
