@@ -14,7 +14,7 @@ STAGE_JOB = "stage"
 JOB_KINDS = (
     *("import", "backup", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine"),
     *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair", "dreambooth", "measure"),
-    *("demo", "export", "register", "map"),
+    *("demo", "export", "register", "map", "play"),
 )
 """The kinds of jobs outside rounds; `pipelines.worker.handlers` runs each."""
 PAUSABLE = (

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import ConfigRefused
-from pipelines.detectors.score_dynamics import FOLDER, TrajectoryReplayer, can_be_redrawn
+from pipelines.detectors.score_dynamics import FOLDER, TrajectoryReplayer, require_redrawable
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.line_chart import Line, draw_line_chart
 from storage.workspace import Workspace
@@ -22,11 +22,7 @@ def chart_dynamics(
 
     with context.workspace.catalog(read_only=True) as catalog:
         image = catalog.images.get(image_id)
-    if not can_be_redrawn(image):
-        raise ConfigRefused(
-            f"image {image_id} was not made by a generator of this workspace, or was corrected by an earlier "
-            "rule, so that it cannot be regenerated"
-        )
+    require_redrawable(image)
     dynamics, levels = TrajectoryReplayer(context, config or DynamicsConfig()).watch([image])
     at_point, median = dynamics_at(dynamics[0], point, (image.height, image.width))
     lines = [

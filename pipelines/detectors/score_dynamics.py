@@ -64,6 +64,15 @@ def can_be_redrawn(image: Image) -> bool:
     return made_here and (not correction or "reverse_step" in correction)
 
 
+def require_redrawable(image: Image) -> None:
+    """Raises `ConfigRefused` for an image that regenerating would not give again."""
+    if not can_be_redrawn(image):
+        raise ConfigRefused(
+            f"image {image.id} was not made by a generator of this workspace, or was corrected by an earlier "
+            "rule, so that it cannot be regenerated"
+        )
+
+
 def iter_dynamics_maps(
     context: Context, version: DetectorVersion, images: Sequence[Image], batch: int
 ) -> MapBatches:

@@ -65,6 +65,7 @@ def dynamics_job(context: Context, args: dict[str, Any]) -> Result:
 MODULES = {
     "measure": "pipelines.jobs.train_detector:measure_job",
     "map": "pipelines.jobs.map_images:map_job",
+    "play": "pipelines.jobs.play_sampling:play_job",
     "retrain": "pipelines.jobs.train_detector:retrain_job",
     "treat": "pipelines.jobs.treat_generator:treat_job",
     "dreambooth": "pipelines.jobs.learn_instance:learn_job",

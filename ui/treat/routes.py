@@ -1,16 +1,27 @@
 """The API of the treatment desk at /treat. A treatment runs as a durable job; its LoRA can be downloaded."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.errors import InputRefused, NotFound
-from dataengine.records import STAGE_JOB, DetectorVersion, GeneratorVersion, Image, Job, Treatment, images
+from dataengine.records import (
+    STAGE_JOB,
+    DetectorVersion,
+    GeneratorVersion,
+    Image,
+    Job,
+    Prediction,
+    Treatment,
+    images,
+)
 from pipelines.config import TreatmentRun
 from pipelines.services import jobs, preflight, queue, runs
 from pipelines.services.generators import rename_generator
+from pipelines.services.images.playback import frame_ref, playback_of, request_playback
 from pipelines.services.locations import check_locations, offers
 from pipelines.services.model_card import judged_of, packed
 from pipelines.services.standalone.dreambooth import PRESET, likeness_png, offer_treatment
@@ -22,7 +33,7 @@ from ui.runs.routes import Beside, NewName, Settings, curves_of, run_routes, run
 from ui.treat.instances import instance_routes
 from ui.web.access import ENGINEERS
 from ui.web.blob_pool import reads_blobs
-from ui.web.images import image_response
+from ui.web.images import IMMUTABLE, image_response, map_response
 from ui.web.sessions import Person, Requires
 from ui.web.settings_form import form
 
@@ -132,6 +143,38 @@ def treat_routes(workspace: Workspace) -> APIRouter:
             result = catalog.treatments.get(treatment_id).result
         instance = result.get("judged", {}).get("likeness", {}).get("instance", "")
         return Response(likeness_png(workspace, instance, result.get("run", "")), media_type="image/png")
+
+    @routes.get("/playback/{image_id}")
+    def playback(image_id: str) -> dict[str, Any]:
+        return playback_of(workspace, image_id)
+
+    @routes.post("/playback/{image_id}")
+    def play(image_id: str, person: Engineer) -> dict[str, str]:
+        return {"job": request_playback(workspace, image_id, person.name).id}
+
+    @routes.get("/playback/{image_id}/frames/{sha256}")
+    @reads_blobs
+    def frame(image_id: str, sha256: str, request: Request) -> Response:
+        return image_response(workspace, request, frame_ref(workspace, image_id, sha256), "image/png")
+
+    @routes.get("/playback/{image_id}/maps/{ref}")
+    @reads_blobs
+    def frame_map(image_id: str, ref: str) -> Response:
+        shown = frame_ref(workspace, image_id, ref)
+        return map_response(workspace.maps.get(shown), **{"Cache-Control": IMMUTABLE})
+
+    @routes.get("/runs/{run_id}/looks")
+    def looks(run_id: str) -> dict[str, Any]:
+        run = runs.run_of(workspace, runs.TREATMENT, run_id)
+        return {"prompts": [], "looks": [], **runs.kept_json(workspace, run.id, "looks.json")}
+
+    @routes.get("/runs/{run_id}/looks/{sha256}")
+    @reads_blobs
+    def look(run_id: str, sha256: str, request: Request) -> Response:
+        kept = runs.kept_json(workspace, runs.run_of(workspace, runs.TREATMENT, run_id).id, "looks.json")
+        if not any(sha256 in one["images"] for one in kept.get("looks", [])):
+            raise NotFound("this run does not keep that image; reload the page")
+        return image_response(workspace, request, sha256)
 
     @routes.get("/treatments/{treatment_id}/lora.zip")
     def lora(treatment_id: str) -> Response:
@@ -266,17 +309,51 @@ def treatment_details(workspace: Workspace, treatment_id: str) -> dict[str, Any]
         "curve": found.result.get("curve", []),
         "strip": bool(found.result.get("looks") and found.result.get("run")),
         "judged": judged,
-        "pairs": pair_rows(pairs),
+        "pairs": pair_rows(flawed_first(pairs)),
+        "worse": pair_rows(worse_first(pairs)),
         "config": found.config,
         "licence": base.licence if base else "",
     }
 
 
-def pair_rows(pairs: Sequence[tuple[Image, Image]]) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class ShownPair:
+    """Images of one prompt and seed, and the detector's predictions of both, where there are any."""
+
+    before: Image
+    after: Image
+    seen: tuple[Prediction | None, Prediction | None]
+
+    @property
+    def rise(self) -> float | None:
+        """How much the mean confidence rose; None where it is not known."""
+        before, after = self.seen
+        return None if before is None or after is None else after.mean - before.mean
+
+
+def flawed_first(pairs: Sequence[ShownPair]) -> list[ShownPair]:
+    """The pairs with the highest confidence before."""
+    highest = {pair.before.id: pair.seen[0].max if pair.seen[0] else 0.0 for pair in pairs}
+    return sorted(pairs, key=lambda pair: (-highest[pair.before.id], pair.before.id))[:PAIRS]
+
+
+def worse_first(pairs: Sequence[ShownPair]) -> list[ShownPair]:
+    """The pairs that got worse, the largest rise of the mean confidence first."""
+    worse = [pair for pair in pairs if pair.rise is not None and pair.rise > 0]
+    return sorted(worse, key=lambda pair: (-(pair.rise or 0.0), pair.before.id))[:PAIRS]
+
+
+def pair_rows(pairs: Sequence[ShownPair]) -> list[dict[str, Any]]:
     """Pairs as the page shows them."""
     return [
-        {"prompt": before.prompt, "seed": before.seed, "before": before.id, "after": after.id}
-        for before, after in pairs
+        {
+            "prompt": pair.before.prompt,
+            "seed": pair.before.seed,
+            "before": pair.before.id,
+            "after": pair.after.id,
+            "rise": pair.rise,
+        }
+        for pair in pairs
     ]
 
 
@@ -287,7 +364,7 @@ def compared(workspace: Workspace, treatment_id: str, job_id: str) -> dict[str, 
         if job.args.get("treatment") != found.id:
             raise NotFound(f"job {job_id} does not belong to this treatment")
         prompts = job.args["prompts"]
-        pairs = before_and_after(catalog, found, prompts) if job.state == "succeeded" else []
+        pairs = flawed_first(before_and_after(catalog, found, prompts)) if job.state == "succeeded" else []
     return {"state": job.state, "message": job.error or job.message, "pairs": pair_rows(pairs)}
 
 
@@ -301,11 +378,9 @@ def models_of(
     return base, treated, detectors.get(found.detector_id)
 
 
-def before_and_after(
-    catalog: Catalog, found: Treatment, prompts: Collection[str] = ()
-) -> list[tuple[Image, Image]]:
+def before_and_after(catalog: Catalog, found: Treatment, prompts: Collection[str] = ()) -> list[ShownPair]:
     """Images of the treated generator, each with the base generator's of the same prompt and seed, of these
-    prompts or of any; those with the highest confidence by the treatment's detector come first."""
+    prompts or of any, with the predictions of the treatment's detector."""
     if found.treated_id is None:
         return []
     treated = catalog.images.find(generator_id=found.treated_id, limit=None if prompts else 10 * PAIRS)
@@ -315,9 +390,12 @@ def before_and_after(
     base = catalog.images.find(generator_id=found.generator_id, purpose=purposes) if purposes else []
     by_key = {(one.prompt, one.seed): one for one in base}
     pairs = [(by_key[one.prompt, one.seed], one) for one in treated if (one.prompt, one.seed) in by_key]
-    seen = catalog.predictions.of(found.detector_id, [before.id for before, _ in pairs])
-    suspected = {one.image_id: one.max for one in seen}
-    return sorted(pairs, key=lambda pair: (-suspected.get(pair[0].id, 0.0), pair[0].id))[:PAIRS]
+    ids = [image.id for pair in pairs for image in pair]
+    seen = {one.image_id: one for one in catalog.predictions.of(found.detector_id, ids)}
+    return [
+        ShownPair(before=before, after=after, seen=(seen.get(before.id), seen.get(after.id)))
+        for before, after in pairs
+    ]
 
 
 def jobs_behind(workspace: Workspace, treatment_id: str) -> list[Job]:

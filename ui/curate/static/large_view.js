@@ -1,5 +1,5 @@
 // One image large: zoom and pan, the maps of several detectors side by side, labels, facts and history.
-import { get } from "/static/api.js";
+import { currentSession, get } from "/static/api.js";
 import { address, h, nothing, query, say, select, tell } from "/static/dom.js";
 import { number, percent, when } from "/static/format.js";
 import { drawHeat, drawLabels, labelOf, pixels } from "/static/images.js";
@@ -35,6 +35,7 @@ export async function openImage(id, { go, detector } = {}) {
         h("button", { type: "button", class: "button quiet", onclick: () => navigator.clipboard?.writeText(location.href).then(() => say("Link copied.")) }, "Copy link")),
       known.gold?.chosen ? goldMark(id, known.gold, again) : null,
       ...known.predictions.filter((one) => one.note).map((one) => h("p", { class: "hint" }, one.note)),
+      known.generator_id ? playLink(id) : null,
       known.source === "repaired" ? null : repairPanel(known),
       factList(known), labelList(known, again), commentList(known)));
   document.body.append(dialog);
@@ -47,6 +48,15 @@ export async function openImage(id, { go, detector } = {}) {
   });
   dialog.showModal();
   dialog.scrollTop = 0;  // focus goes to a control below the image
+}
+
+// For whom may treat: the image's sampling on the Treat desk.
+function playLink(id) {
+  const place = h("p", { class: "hint" });
+  currentSession().then(({ areas }) => {
+    if (areas.some(({ path }) => path === "/treat")) place.append(h("a", { href: `/treat?play=${encodeURIComponent(id)}` }, "Play its sampling step by step"));
+  });
+  return place;
 }
 
 // The image before or after in the view behind; more are loaded at its end.

@@ -7,6 +7,7 @@ import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
 import { form } from "/static/runs/form.js";
 import { registerButton } from "/static/runs/register.js";
+import { play } from "/static/treat/play.js";
 import { instance, learn } from "/static/treat/instance.js";
 import { curvesPanel, drawChecks, facts, flat, renamable, runList, runView, starter } from "/static/runs/run.js";
 
@@ -149,11 +150,13 @@ async function run(root, { asked, again }) {
   const session = await currentSession();
   const { settings } = await get(`${API}/runs/${encodeURIComponent(asked.run)}`);
   const at = `${API}/runs/${encodeURIComponent(asked.run)}`;
+  const strip = h("div", {});
   await runView(root, {
     api: API, kind: "treat", id: asked.run, back: "Treat", groups: groups(settings.tuning.guard), admin: session.roles.includes("admin"),
-    gallery: { title: "Before and after", draw: (place, kept, mapAt) => drawSamples(place, kept, mapAt, at) },
+    gallery: { title: "Before and after", draw: (place, kept, mapAt) => { drawSamples(place, kept, mapAt, at); tell(drawLooks(strip, at)); } },
     done: async (place, found) => { await outcome(place, found.result.treatment, again); },
   });
+  root.querySelector(".two").after(strip);
 }
 
 function drawSamples(place, kept, mapAt, at) {
@@ -161,15 +164,15 @@ function drawSamples(place, kept, mapAt, at) {
   if (!kept.samples) return place.replaceChildren(title, nothing("The guard's images appear after its first check."));
   const source = (sha) => `${at}/pictures/${sha}`;
   const rows = kept.samples.map((one) => slider({ prompt: one.prompt, before: source(one.before), after: one.after ? source(one.after) : null, maps: [mapAt(one.map_before), one.map_after ? mapAt(one.map_after) : null] }));
-  return place.replaceChildren(title, h("p", { class: "hint" }, `Fixed prompts and seeds after ${kept.step} updates. Drag across an image to compare; the detector's maps are below.`), h("div", { class: "sliders" }, rows));
+  return place.replaceChildren(title, h("p", { class: "hint" }, `Fixed prompts and seeds after ${kept.step} updates. Drag across an image to compare; the detector's maps are below.`), ...comparing(h("div", { class: "sliders" }, rows)));
 }
 
 // One image over the other, divided at the slider; both maps below.
-function slider({ prompt, before, after, maps }) {
-  const over = h("img", { src: after ?? "", alt: `after: ${prompt}`, class: "over", loading: "lazy" });
-  const knob = h("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": `Before or after: ${prompt}` });
-  const frame = h("span", { class: "frame slider" }, h("img", { src: before, alt: `before: ${prompt}`, loading: "lazy" }),
-    after ? [over, h("span", { class: "divide" }), knob] : null, h("i", { class: "tag left" }, "before"), after ? h("i", { class: "tag right" }, "after") : null);
+function slider({ prompt, before, after, maps, names = ["before", "after"], below = null }) {
+  const over = h("img", { src: after ?? "", alt: `${names[1]}: ${prompt}`, class: "over", loading: "lazy" });
+  const knob = h("input", { type: "range", min: "0", max: "100", value: "50", "aria-label": `${names[0]} or ${names[1]}: ${prompt}` });
+  const frame = h("span", { class: "frame slider" }, h("img", { src: before, alt: `${names[0]}: ${prompt}`, loading: "lazy" }),
+    after ? [over, h("span", { class: "divide" }), knob] : null, h("i", { class: "tag left" }, names[0]), after ? h("i", { class: "tag right" }, names[1]) : null);
   const set = () => frame.style.setProperty("--at", `${knob.value}%`);
   knob.addEventListener("input", set);
   set();
@@ -178,7 +181,29 @@ function slider({ prompt, before, after, maps }) {
     drawHeatAt(canvas, url).then((ok) => canvas.classList.toggle("drawn", ok));
     return h("span", { class: "frame" }, h("img", { src: i ? after : before, alt: "", loading: "lazy", class: "dim" }), canvas);
   });
-  return h("figure", { class: "pairbox" }, frame, h("span", { class: "maps" }, seen), h("figcaption", {}, prompt));
+  return h("figure", { class: "pairbox" }, frame, h("span", { class: "maps" }, seen), h("figcaption", {}, prompt, below));
+}
+
+// How pairs are compared: divided at a slider, blinking, or by their difference.
+function comparing(...children) {
+  const modes = [["slide", "Slider"], ["blink", "Blink"], ["differ", "Difference"]];
+  const gallery = h("div", { class: "compare slide" }, ...children);
+  const bar = h("div", { class: "chips", role: "group", "aria-label": "How to compare" }, modes.map(([mode, text]) => h("button", { type: "button", "aria-pressed": String(mode === "slide"), onclick: (event) => {
+    gallery.className = `compare ${mode}`;
+    for (const one of bar.children) one.setAttribute("aria-pressed", String(one === event.target));
+  } }, text)));
+  return [bar, gallery];
+}
+
+// One prompt over the updates, from the guard's images.
+async function drawLooks(place, at) {
+  const { prompts, looks } = await get(`${at}/looks`);
+  if (looks.length < 2) return place.replaceChildren();
+  const row = h("div", { class: "looks" });
+  const draw = (which) => row.replaceChildren(...looks.map(({ update, images, mean_confidence: mean }) => h("figure", {}, h("img", { src: `${at}/looks/${images[which]}`, alt: `after ${update} updates`, loading: "lazy" }), h("figcaption", {}, h("b", {}, update ? `update ${update}` : "untreated"), ` ${figure(mean)}`))));
+  const chosen = h("select", { "aria-label": "Prompt", onchange: () => draw(chosen.selectedIndex) }, prompts.map((text) => h("option", {}, text)));
+  draw(0);
+  return place.replaceChildren(panel("One prompt over the updates", h("div", { class: "line" }, chosen), row, h("p", { class: "hint" }, "The same seed at each check of the guard; the figure is the mean confidence of all its images.")));
 }
 
 // ---- the result --------------------------------------------------------------------------------------------
@@ -203,7 +228,7 @@ async function outcome(place, id, again, whole = false) {
     h("div", { class: "line" }, one.treated ? renamable(whole ? "h1" : "h2", name, rename) : h(whole ? "h1" : "h2", {}, name), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
     kept(one), table(one.judged), next));
   if (one.judged.likeness) place.append(likeness(one));
-  if (one.pairs.length) place.append(panel("Same prompts and seeds", h("div", { class: "sliders many" }, one.pairs.map((pair) => paired(one, pair)))));
+  if (one.pairs.length) place.append(panel("Same prompts and seeds", ...pairsBy(one)));
   if (one.strip) place.append(panel("The same seeds over the updates", h("img", { class: "strip", src: `${API}/treatments/${encodeURIComponent(id)}/strip.png`, alt: "The guard's images at each of its looks; framed ones are outside its limits", loading: "lazy" })));
   if (one.treated) place.append(withAndWithout(one));
   if (!whole) return;
@@ -214,6 +239,20 @@ async function outcome(place, id, again, whole = false) {
   const series = await get(`${at}/curves`);
   if (!Object.keys(series).length && one.curve.length) series.pixel = [one.curve.map(([update]) => update), one.curve.map(([, value]) => value)];
   curvesPanel(charts, { api: API, at, name, settings: { tuning: one.config }, groups: groups(one.config.guard) }).show(series);
+}
+
+// The pairs, those that got worse first or those with most artifacts before.
+function pairsBy(one) {
+  const gallery = h("div", { class: "sliders many" }), note = h("p", { class: "hint" });
+  const orders = [["worse", "Got worse", one.worse, "None of the pairs got worse by the detector."], ["pairs", "Most artifacts before", one.pairs, ""]];
+  const show = ([key, , pairs, none]) => {
+    gallery.replaceChildren(...pairs.map((pair) => paired(one, pair)));
+    note.textContent = pairs.length ? `${pairs.length} pair${pairs.length === 1 ? "" : "s"}.` : none;
+    for (const button of bar.children) button.setAttribute("aria-pressed", String(button.dataset.order === key));
+  };
+  const bar = h("div", { class: "chips", role: "group", "aria-label": "Which pairs" }, orders.map((order) => h("button", { type: "button", "data-order": order[0], onclick: () => show(order) }, order[1])));
+  show(one.worse.length ? orders[0] : orders[1]);
+  return [bar, note, ...comparing(gallery)];
 }
 
 // The user's own prompts, generated with and without the treatment.
@@ -230,17 +269,17 @@ function withAndWithout(one) {
       for (let now = null; !now || ["queued", "running"].includes(now.state);) {
         now = await get(`${API}/treatments/${one.id}/draw/${job}`);
         status.textContent = now.state === "queued" ? "Waiting for a worker." : now.state === "succeeded" ? "" : now.message || now.state;
-        if (now.state === "succeeded") gallery.replaceChildren(...now.pairs.map((pair) => paired(one, pair)));
+        if (now.state === "succeeded") gallery.replaceChildren(...now.pairs.map((pair) => paired(one, pair, ["without", "with"])));
         else await new Promise((go) => setTimeout(go, 1000));
         if (!button.isConnected) return;
       }
     } catch (error) { say(error.message, true); } finally { button.disabled = false; }
   }
   return panel("With and without", h("p", { class: "hint" }, "Your own prompts, generated from the same seeds with and without the treatment."),
-    h("div", { class: "setting tall" }, text, h("div", { class: "line" }, h("label", { class: "hint" }, "seeds per prompt ", seeds), button)), status, gallery);
+    h("div", { class: "setting tall" }, text, h("div", { class: "line" }, h("label", { class: "hint" }, "seeds per prompt ", seeds), button)), status, ...comparing(gallery));
 }
 
-const paired = (one, pair) => slider({ prompt: pair.prompt, before: pixels(pair.before), after: pixels(pair.after), maps: [mapOf(pair.before, one.detector.id), mapOf(pair.after, one.detector.id)] });
+const paired = (one, pair, names) => slider({ names, prompt: pair.prompt, below: [" ", h("a", { href: `?play=${pair.after}` }, "Play its steps")], before: pixels(pair.before), after: pixels(pair.after), maps: [mapOf(pair.before, one.detector.id), mapOf(pair.after, one.detector.id)] });
 
 function kept(one) {
   const look = one.looks.find(({ update }) => update === one.kept);
@@ -289,6 +328,6 @@ function attributesRow({ before, after, drop, interval }) {
 router({
   home: "/treat",
   title: "Treat",
-  views: { overview, run, treatment, new: fresh, learn, instance },
-  nameOf: (asked) => ["run", "treatment", "new", "learn", "instance"].find((name) => asked[name]),
+  views: { overview, run, treatment, new: fresh, learn, instance, play },
+  nameOf: (asked) => ["run", "treatment", "new", "learn", "instance", "play"].find((name) => asked[name]),
 });

@@ -46,6 +46,15 @@ export async function drawHeatAt(canvas, url) {
   return Boolean(map);
 }
 
+// The places of a map that are marked, in one colour: [red, green, blue].
+export async function drawRegions(canvas, url, colour) {
+  const map = await raw(url);
+  const tints = new Uint8ClampedArray(256 * 4);
+  for (let value = 128; value < 256; value++) tints.set([...colour, 190], 4 * value);
+  if (map) paint(canvas, map, tints);
+  return Boolean(map);
+}
+
 export async function drawLabels(canvas, url) {
   const map = await raw(url);
   if (map) paint(canvas, map, LABELS);
