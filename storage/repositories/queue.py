@@ -218,6 +218,35 @@ class Queue(Rows[QueueItem]):
         self._answer(image_id, round_id, kind, author, skipped=False, reason="")
         return self._recount(image_id, round_id, kind)
 
+    def take_back_answer(self, image_id: str, round_id: str, author: str) -> None:
+        """Uncount a person's answer for an image of a round, whose items are then open to them again."""
+        answers = tables.queue_answers.c
+        own = answers.image_id == image_id, answers.round_id == round_id, answers.author == author
+        kinds = list(self._connection.scalars(select(answers.kind).where(*own)))
+        self._connection.execute(delete(tables.queue_answers).where(*own))
+        for kind in kinds:
+            self._recount(image_id, round_id, kind)
+
+    def cancel_drawing(self, image_id: str, annotator: str) -> bool:
+        """Undo `request_drawing`; False where it was not asked for, or somebody draws or has drawn the
+        image."""
+        items, leases = self.table.c, tables.leases.c
+        asked = items.image_id == image_id, items.kind == "draw", items.reason == FLAWED, items.given == 0
+        drawn_now = exists().where(leases.image_id == image_id, leases.kind == "draw")
+        undone = False
+        for round_id in list(self._connection.scalars(select(items.round_id).where(*asked, ~drawn_now))):
+            triaged = select(items.round_id).where(
+                items.image_id == image_id, items.round_id == round_id, items.kind == "triage"
+            )
+            of_item = (*asked, items.round_id == round_id)
+            if self._connection.scalar(triaged) is None:  # it waited to be drawn before
+                self._connection.execute(update(self.table).where(*of_item).values(reason=""))
+            else:
+                self._connection.execute(delete(self.table).where(*of_item))
+                self.take_back_answer(image_id, round_id, annotator)
+            undone = True
+        return undone
+
     def give_back(self, label: Label, reason: str) -> None:
         """Return the image to the label's author with priority, because their label no longer counts."""
         items, answers = self.table.c, tables.queue_answers.c
@@ -331,6 +360,11 @@ def _of_item(table: Any) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def editing_round(person: str) -> str:
+    """The round of the images that a curator opens for editing."""
+    return f"edit by {person}"
+
+
 def open_to(annotator: str) -> ColumnElement[bool]:
     """True for queue items without assignees or assigned to this person."""
     items, assignees = tables.queue_items.c, tables.queue_takers.c
@@ -437,7 +471,7 @@ class Assignees:
 
     def lease_for_editing(self, image_id: str, person: str) -> None:
         """Lease an image to one person for editing now, whoever else has leased or labelled it."""
-        round_id, items, answers = f"edit by {person}", tables.queue_items, tables.queue_answers
+        round_id, items, answers = editing_round(person), tables.queue_items, tables.queue_answers
         item = QueueItem(
             image_id=image_id,
             round_id=round_id,
@@ -451,6 +485,15 @@ class Assignees:
             self._connection.execute(update(items).where(*again).values(given=0, done=False))
         self.add_many([image_id], round_id, [person])
         Queue(self._connection).lease_without_item(image_id, round_id, person, now() + EDIT_SECONDS)
+
+    def close_editing(self, lease: Lease, person: str) -> int:
+        """Remove the queue item of a lease that `lease_for_editing` gave, unless it was answered; returns 1
+        or 0."""
+        if lease.round_id != editing_round(person):
+            return 0
+        items = tables.queue_items.c
+        open_item = items.image_id == lease.image_id, items.round_id == lease.round_id, items.given == 0
+        return self._connection.execute(delete(tables.queue_items).where(*open_item)).rowcount
 
     def of(self, image_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The assignees of each image."""

@@ -45,6 +45,7 @@ async function through(stream, bytes) {
 }
 
 const STORED_BYTES = 32768;
+const BLOCK_BYTES = 65535;
 
 // Few runs go into zlib's stored form, at once; only many are worth the way to the compressor and back.
 export async function packed(pixels) {
@@ -52,17 +53,27 @@ export async function packed(pixels) {
   return base64(bytes.length <= STORED_BYTES ? stored(bytes) : await through(new CompressionStream("deflate"), bytes));
 }
 
-// A zlib stream of one stored block (RFC 1950, RFC 1951).
+// The same without waiting for the compressor, however many runs there are.
+export const packedAtOnce = (pixels) => base64(stored(runs(pixels)));
+
+// A zlib stream of stored blocks (RFC 1950, RFC 1951).
 function stored(bytes) {
-  const out = new Uint8Array(bytes.length + 11), { length } = bytes;
-  out.set([0x78, 0x01, 1, length & 255, length >> 8, ~length & 255, (~length >> 8) & 255]);
-  out.set(bytes, 7);
+  const blocks = Math.max(1, Math.ceil(bytes.length / BLOCK_BYTES));
+  const out = new Uint8Array(bytes.length + 5 * blocks + 6);
+  out.set([0x78, 0x01]);
+  let size = 2;
+  for (let block = 0; block < blocks; block++) {
+    const part = bytes.subarray(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES), { length } = part;
+    out.set([block === blocks - 1 ? 1 : 0, length & 255, length >> 8, ~length & 255, (~length >> 8) & 255], size);
+    out.set(part, size + 5);
+    size += 5 + length;
+  }
   let low = 1, high = 0;
   for (const byte of bytes) {
     low = (low + byte) % 65521;
     high = (high + low) % 65521;
   }
-  out.set([high >> 8, high & 255, low >> 8, low & 255], length + 7);
+  out.set([high >> 8, high & 255, low >> 8, low & 255], size);
   return out;
 }
 

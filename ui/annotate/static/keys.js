@@ -22,6 +22,7 @@ export const ACTIONS = [
   ["undo", "Ctrl+Z", "Undo"],
   ["redo", "Ctrl+Shift+Z", "Redo"],
   ["hide", "H", "Show or hide map, outlines and labels"],
+  ["smooth", "P", "Smooth or crisp pixels"],
   ["pan", "Space", "Hold and drag to pan"],
   ["zoom-in", "+", "Zoom in (also wheel or pinch)"],
   ["zoom-out", "-", "Zoom out"],
@@ -31,6 +32,7 @@ export const ACTIONS = [
   ["skip", "S", "Skip, giving a reason"],
   ["previous", "Backspace", "Back to the previous image"],
   ["triage", "T", "Triage: many images at a glance"],
+  ["answers", "O", "My answers: find one and open it again"],
   ["comment", "M", "Comment on the image"],
   ["guide", "I", "What counts as an artifact"],
   ["help", "?", "All keys"],
@@ -39,11 +41,12 @@ export const ACTIONS = [
 const STORE = "clinic.keys";
 const CODES = { "[": "BracketLeft", "]": "BracketRight", "-": "Minus", "+": "Equal" };
 
+// A page inside another site's may have no storage; its keys are the default ones.
 let chosen = {};
 try {
   chosen = JSON.parse(localStorage.getItem(STORE) ?? "{}");
 } catch {
-  localStorage.removeItem(STORE);
+  chosen = {};
 }
 
 export const keyOf = (action) => chosen[action] ?? ACTIONS.find(([name]) => name === action)[1];

@@ -147,8 +147,15 @@ export class LabelMap {
     return { left: 0, top: 0, width: this.width, height: this.height };
   }
 
-  // Takes over another label map's pixels.
+  // Takes over another label map's pixels; what a step under way has drawn stays on top.
   replace(pixels) {
+    for (const [tile, kept] of this.step ?? []) {
+      const box = this.boxOf(tile);
+      for (let at = 0; at < kept.length; at++) {
+        const place = (box.top + Math.floor(at / box.width)) * this.width + box.left + (at % box.width);
+        if (this.pixels[place] !== kept[at]) pixels[place] = this.pixels[place];
+      }
+    }
     for (let row = 0; row < this.height; row++) {
       const start = row * this.width;
       for (let first = 0; first < this.width; ) {

@@ -1,97 +1,44 @@
 // The annotation page: shows the current image, edits and submits its label map, loads the next image.
 import { Unreachable, currentSession, get, post } from "/static/api.js";
-import { $, h } from "/static/dom.js";
-import { classColour } from "/static/palette.js";
+import { $ } from "/static/dom.js";
 import { ActiveTimer } from "/static/annotate/active_timer.js";
 import { packed, runs, unpacked } from "/static/annotate/codec.js";
-import { PointerTools } from "/static/annotate/pointer_tools.js";
-import { actionOf, keyOf } from "/static/annotate/keys.js";
+import { Editor } from "/static/annotate/editor.js";
+import { keyOf } from "/static/annotate/keys.js";
 import { askReason, showComments, showOutbox, wireKeys } from "/static/annotate/panels.js";
 import { Segmenter } from "/static/annotate/segment.js";
 import { OutboxSender } from "/static/annotate/outbox.js";
 import { drafts, outbox } from "/static/annotate/draft_store.js";
-import { Suggestions } from "/static/annotate/suggestions.js";
 import { TaskQueue, keepLeases, load } from "/static/annotate/task_queue.js";
-import { endTour, practice, tourIsDue, verdict } from "/static/annotate/tour.js";
+import { OwnAnswers } from "/static/annotate/own_answers.js";
+import { answerPainter, answerText, endTour, isShown, practice, showLesson, tourIsDue, verdict } from "/static/annotate/tour.js";
 import { Triage } from "/static/annotate/triage.js";
-import { View } from "/static/annotate/view.js";
 
 const RETRY_MS = 5000;
 const SERVER_DRAFT_MS = 4000;
+const CLASSES = ["shape distortion", "unreasonable content", "watermark"];
 
 const person = (await currentSession()).name;
 const tasks = new TaskQueue(person), timer = new ActiveTimer();
-const view = new View($("stage"));
-const suggestions = new Suggestions(() => {
-  view.request();
-  showTools();
-});
+const editor = new Editor($("bench"), { changed: drawn }), { desk, pointer, view } = editor;
+const say = (...message) => editor.say(...message);
 const sender = new OutboxSender(person, (state) => showOutbox(state, { reopen, drop }), confirmed);
 const triage = new Triage(sender, timer, say, () => (tasks.current ? showTools() : advance()));
-const desk = {
-  labels: null, tool: "brush", value: 1, radius: 4, tolerance: 24, pressure: false, hidden: false,
-  changed, say, accept: acceptOne, reject: rejectOne,
-  rgba() {
-    const { current } = tasks;
-    if (!current.rgba) {
-      const context = new OffscreenCanvas(current.width, current.height).getContext("2d");
-      context.drawImage(current.bitmap, 0, 0, current.width, current.height);
-      current.rgba = context.getImageData(0, 0, current.width, current.height).data;
-    }
-    return current.rgba;
-  },
-};
-const pointer = new PointerTools(view, suggestions, desk), segmenter = new Segmenter(desk, view, tasks, act);
+const segmenter = new Segmenter(desk, view, tasks, act);
 desk.segmenter = segmenter;
+const own = new OwnAnswers(openOwn);
+// The curation desk opens an image by name, and wants its person back afterwards.
+const asked = new URLSearchParams(location.search), wanted = asked.get("image");
+const back = /^\/curate([/?#]|$)/.test(asked.get("back") ?? "") ? asked.get("back") : null;
 const day = { remaining: 0, done: 0 };
 let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0;
 
-view.overlayPainter = (context, pixel) => {
-  if (!desk.hidden) suggestions.paint(context, pixel, desk.value);
-  pointer.paint(context, pixel);
-};
-
 // ---- showing ----
 
-function say(text, kind = "") {
-  $("message").textContent = text;
-  $("message").dataset.kind = kind;
-}
-
 function showTools() {
-  for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", button.dataset.tool === desk.tool);
-  desk.radius = Number($("size").value) / 2;
-  desk.tolerance = Number($("tolerance").value);
-  $("size-value").textContent = `${$("size").value} px`;
-  $("tolerance-value").textContent = $("tolerance").value;
-  $("opacity-value").textContent = `${$("opacity").value} %`;
-  $("threshold-value").textContent = `${$("threshold").value} %`;
-  $("tolerance-row").hidden = desk.tool !== "wand";
-  $("size-row").hidden = !["brush", "eraser"].includes(desk.tool);
-  view.canvases.heat.style.opacity = desk.hidden ? 0 : $("opacity").value / 100;
-  view.canvases.labels.style.opacity = desk.hidden ? 0 : 1;
-  $("hide").setAttribute("aria-pressed", desk.hidden);
-  $("undo").disabled = !desk.labels?.done.length;
-  $("redo").disabled = !desk.labels?.undone.length;
-  view.stage.dataset.tool = desk.tool;
-  view.stage.dataset.regions = suggestions.regions.length;
-  view.stage.dataset.ready = suggestions.ready;
-  const left = suggestions.open_, all = suggestions.regions.length;
-  $("suggestion-count").textContent = all ? `${all} suggestion${all === 1 ? "" : "s"}, ${left} open` : "No suggestions at this threshold";
-  for (const id of ["accept", "reject", "accept-all"]) $(id).disabled = !all;
-  for (const button of $("classes").children) {
-    const value = Number(button.dataset.value), count = desk.labels?.counts[value] ?? 0;
-    button.setAttribute("aria-checked", value === desk.value);
-    button.querySelector(".count").textContent = count ? `${count} px` : "";
-  }
+  editor.showTools();
   $("remaining").textContent = day.remaining;
   $("done").textContent = day.done;
-}
-
-function drawClasses(names) {
-  $("classes").replaceChildren(...names.map((name, at) => h("button", { type: "button", role: "radio", "data-value": at + 1, onclick: () => choose(at + 1) },
-    h("span", { class: "swatch", style: { background: `rgb(${classColour(at + 1)})` } }), h("span", { class: "name" }, name), h("span", { class: "count" }),
-    at < 9 ? h("kbd", {}, at + 1) : null)));
 }
 
 async function drop(entry) {
@@ -109,96 +56,16 @@ async function reopen(entry) {
       show(await load(task, person));
     }
     const pixels = await unpacked(entry.body.label_map, desk.labels.pixels.length);
-    desk.labels.begin();
-    view.touch(desk.labels.replace(pixels));
-    desk.labels.end();
-    changed();
+    editor.replace(pixels);
     await drop(entry);
   });
-}
-
-// ---- tools ----
-
-function choose(value) {
-  if (value > $("classes").children.length) return;
-  desk.value = value;
-  if (desk.tool === "eraser") desk.tool = "brush";
-  view.request();
-  showTools();
-}
-
-function takeTool(tool) {
-  if (tool === "assist" && !tasks.current?.task.tools.includes("assist")) return;
-  desk.tool = tool;
-  segmenter.forget();
-  pointer.dropLoop();
-  view.cursor.hidden = true;
-  showTools();
-}
-
-function resize(step) {
-  const size = $("size");
-  size.value = Number(size.value) + step * Math.max(1, Math.round(size.value / 8));
-  showTools();
-}
-
-function step(direction) {
-  if (pointer.busy) return;
-  const box = desk.labels?.[direction]();
-  if (box) {
-    view.touch(box);
-    changed();
-  }
-}
-
-function hide() {
-  desk.hidden = !desk.hidden;
-  view.request();
-  showTools();
-}
-
-function acceptOne(index) {
-  if (index < 0 || pointer.busy) return;
-  suggestions.chosen = index;
-  desk.labels.begin();
-  view.touch(suggestions.accept(index, desk.value));
-  desk.labels.end();
-  changed();
-  say(`Accepted: ${suggestions.regions[index].area} pixels.`);
-}
-
-function rejectOne(index) {
-  if (index < 0 || pointer.busy) return;
-  suggestions.chosen = index;
-  desk.labels.begin();
-  const box = suggestions.reject(index);
-  if (box) view.touch(box);
-  desk.labels.end();
-  changed();
-  say("Rejected.");
-}
-
-function acceptAll() {
-  desk.labels.begin();
-  suggestions.regions.forEach((region, index) => region.rejected || region.accepted || view.touch(suggestions.accept(index, desk.value)));
-  desk.labels.end();
-  changed();
-}
-
-function walk(direction) {
-  const region = suggestions.walk(direction);
-  if (!region) return;
-  const how = region.accepted ? "accepted" : region.rejected ? "rejected" : "open";
-  say(`Suggestion ${suggestions.chosen + 1} of ${suggestions.regions.length}: ${region.area} pixels, ${how}.`);
 }
 
 // ---- drafts ----
 
 // After every change of the label map: stores a draft in the browser at once, on the server a little later.
-function changed() {
-  suggestions.judge();
-  view.request();
-  showTools();
+function drawn() {
+  if (tasks.current?.lesson) showLesson(tasks.current);
   saveDraft();
 }
 
@@ -235,50 +102,42 @@ function firstThreshold(map) {
 }
 
 function show(loaded) {
-  const { task, width, height, labels } = loaded;
+  const { task, labels } = loaded;
   tasks.current = loaded;
-  Object.assign(desk, { labels });
-  segmenter.forget();
   serverDraftAt = savedChanges = labels.changes;
-  pointer.abort();
-  view.open(loaded);
-  suggestions.open(task.image.id, loaded.confidence, labels, firstThreshold(task.map));
+  editor.open(loaded, { image: task.image.id, classes: task.classes, threshold: firstThreshold(task.map), tools: task.tools });
   timer.reset(loaded.seconds);
-  const side = Math.min(width, height);
-  $("size").max = Math.max(12, Math.round(side / 3));
-  if (Number($("size").dataset.side) !== side) $("size").value = Math.max(3, Math.round(side / 16));
-  $("size").dataset.side = side;
-  $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No prediction for this image.";
+  $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No detector has looked at this image yet.";
   $("map-group").classList.toggle("none", !task.map);
-  $("assist-tool").hidden = !task.tools.includes("assist");
-  if ($("classes").dataset.names !== task.classes.join("\n")) {
-    $("classes").dataset.names = task.classes.join("\n");
-    drawClasses(task.classes);
-  }
-  if (desk.value > task.classes.length) desk.value = 1;
   $("prompt").textContent = task.image.prompt || "No prompt.";
   $("category").textContent = task.image.category ?? "";
   $("comment-count").textContent = task.comments || "";
   $("returned").hidden = !task.note;
-  $("returned").textContent = task.note ? `Returned: ${task.note}` : "";
-  view.layers.dataset.image = task.image.id;
+  $("returned").textContent = task.note ? `Returned by a curator: ${task.note}${labels.painted || loaded.restored ? "" : " You had answered that the image is clean."}` : "";
+  showLesson(loaded);
   $("empty").hidden = true;
-  $("tools").classList.remove("idle");
   $("comment-button").disabled = Boolean(loaded.lesson);
   if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
   say(loaded.restored ? "Draft restored." : "");
-  const useless = (desk.tool === "assist" && !task.tools.includes("assist")) || (desk.tool === "eraser" && !labels.painted);
-  takeTool(useless ? "brush" : desk.tool);
+  showTools();
 }
 
-function rest() {
-  tasks.current = desk.labels = null;
-  view.close();
-  suggestions.close();
+const NOTHING = ["Nothing to label right now", "Images appear here when a curator sends some, or when a round reaches its labelling stage. This page checks every few seconds."];
+const OFFLINE = ["Cannot reach the server", "Your answers are safe on this device. This page tries again every few seconds."];
+const SIGNED_OUT = ["You are signed out", "Your answers are safe on this device. Sign in again to continue."];
+
+// An empty stage that says why it is empty, and tries again.
+function rest([title, text] = NOTHING) {
+  tasks.current = null;
+  editor.close();
+  showLesson(null);
   $("empty").hidden = false;
-  $("tools").classList.add("idle");
-  $("prompt").textContent = $("category").textContent = "";
-  day.remaining = 0;
+  $("empty-title").textContent = title;
+  $("empty-text").textContent = text;
+  $("prompt").textContent = $("category").textContent = $("map-hint").textContent = "";
+  $("returned").hidden = true;
+  say("", "", "bad");
+  if (title === NOTHING[0]) day.remaining = 0;
   showTools();
   clearTimeout(resting);
   resting = setTimeout(() => !tasks.current && !triage.open && advance(), RETRY_MS);
@@ -293,28 +152,29 @@ function putBack() {
 }
 
 async function advance(prefer) {
-  await act(async () => {
+  const error = await act(async () => {
     tasks.current = null;
     const lesson = lessons.shift();
     const loaded = lesson ?? (await tasks.next(prefer));
     if (!loaded) return rest();
     show(loaded);
-    if (lesson) return say(lesson.lesson.text);
-    tasks.fill().catch(() => {});
+    if (!lesson) tasks.fill().catch(() => {});
   });
-  if (!tasks.current && $("empty").hidden) resting = setTimeout(() => !tasks.current && advance(), RETRY_MS);
+  if (error && !tasks.current) rest(error instanceof Unreachable ? OFFLINE : error.status === 401 ? SIGNED_OUT : ["The next image could not be loaded", error.message]);
 }
 
-// Runs one action at a time; errors are shown, and no work is lost.
+// Runs one action at a time; errors are shown and returned, and no work is lost.
 async function act(action) {
-  if (busy) return;
+  if (busy) return null;
   busy = true;
   try {
     await action();
+    return null;
   } catch (error) {
     say(error.status === 401 ? "You are signed out. Sign in again in another tab; your work is safe on this device."
       : error instanceof Unreachable ? "Cannot reach the server. Your answers are safe on this device." : error.message, "bad");
     if (error.status === 401) $("outbox").hidden = $("sign-in").hidden = false;
+    return error;
   } finally {
     busy = false;
   }
@@ -325,6 +185,7 @@ async function act(action) {
 async function answer(clean) {
   const { current } = tasks;
   if (!current || busy || pointer.busy) return;
+  if (current.lesson && isShown(current)) return nextLesson();
   if (clean && current.labels.painted) return say(`You have painted something: erase it first, or press ${keyOf("submit")} to submit it.`, "bad");
   if (!clean && !current.labels.painted) return say(`Nothing is painted. If the image is clean, press ${keyOf("clean")}.`, "bad");
   if (current.lesson) return judgeLesson(current, clean);
@@ -337,21 +198,39 @@ async function answer(clean) {
     };
     await sender.add("/api/annotate/submit", body, image.id);
     drafts.drop(person, image.id).catch(() => {});
-    if (lease && !revision) {
-      day.done++;
-      day.remaining = Math.max(0, day.remaining - 1);
-    }
+    if (lease) day.remaining = Math.max(0, day.remaining - 1);
+    if (lease && !revision) day.done++;
     kept = true;
   });
-  if (kept) await advance();
+  if (kept) await leaveOrAdvance(current);
 }
 
+// The image that Curate asked for leads back there, once the server has what was decided.
+async function leaveOrAdvance({ task }) {
+  if (!back || task.image.id !== wanted) return advance();
+  await sender.flush();
+  if (!(await outbox.of(person)).length) return location.assign(back);
+  return advance();
+}
+
+// ---- practice ----
+
 async function judgeLesson(current, clean) {
-  const { good, text } = verdict(current, clean);
-  if (!good) return say(text, "bad");
-  if (!lessons.length) finishTour();
+  const { good, text, hint } = verdict(current, clean, current.task.classes);
+  if (good) return nextLesson(text);
+  current.misses++;
+  if (isShown(current)) {
+    editor.hint = answerPainter(current);
+    view.request();
+  }
+  showLesson(current, `${text} ${isShown(current) ? answerText(current, current.task.classes) : hint}`);
+}
+
+async function nextLesson(text = "") {
+  if (!lessons.length) endTour();
   await advance();
-  say(`${text} ${lessons.length || tasks.current?.lesson ? tasks.current?.lesson?.text ?? "" : "The tour is over; these images are real."}`);
+  if (tasks.current?.lesson) showLesson(tasks.current, text, true);
+  else say(`${text} Practice is over; these images are real.`.trim());
 }
 
 function finishTour() {
@@ -359,14 +238,15 @@ function finishTour() {
   lessons = [];
 }
 
+async function beginTour() {
+  lessons = await practice(tasks.current?.task.classes ?? CLASSES);
+}
+
 async function skip() {
   const { current } = tasks;
   if (!current || busy || pointer.busy) return;
-  if (current.lesson) {
-    finishTour();
-    return advance();
-  }
-  if (current.task.lease === null) return advance();
+  if (current.lesson) return nextLesson();
+  if (current.task.lease === null) return leaveOrAdvance(current);
   const reason = await askReason();
   if (reason === null || tasks.current !== current) return;
   await act(async () => {
@@ -374,7 +254,7 @@ async function skip() {
     drafts.drop(person, current.task.image.id).catch(() => {});
     day.remaining = Math.max(0, day.remaining - 1);
   });
-  await advance();
+  await leaveOrAdvance(current);
 }
 
 async function previous() {
@@ -385,10 +265,20 @@ async function previous() {
     const before = tasks.current?.task.lease === null ? tasks.current.task.image.id : null;
     const task = await get(`/api/annotate/previous${before ? `?before=${encodeURIComponent(before)}` : ""}`);
     if (!task) return say("There is no earlier image.");
-    putBack();
-    show(await load(task, person));
-    say(`Your earlier answer: change it and submit again, or press ${keyOf("skip")} to continue.`);
+    await showEarlier(task);
   });
+}
+
+async function showEarlier(task) {
+  putBack();
+  show(await load(task, person));
+  say(`Your earlier answer: change it and submit again, or press ${keyOf("skip")} to continue.`);
+}
+
+// One of the own answers, from their list; one that is current already stays.
+async function openOwn(image) {
+  if (pointer.busy || tasks.current?.task.image.id === image) return;
+  await act(async () => showEarlier(await get(`/api/annotate/previous?image=${encodeURIComponent(image)}`)));
 }
 
 function confirmed(entry, stored) {
@@ -411,72 +301,39 @@ setInterval(() => pointer.busy && saveDraft(), 1000);
 // ---- wiring ----
 
 const DO = {
-  accept: () => {
-    acceptOne(suggestions.chosen < 0 ? suggestions.walkOpen() : suggestions.chosen);
-    suggestions.walkOpen();
-  },
-  reject: () => {
-    rejectOne(suggestions.chosen < 0 ? suggestions.walkOpen() : suggestions.chosen);
-    suggestions.walkOpen();
-  },
-  "accept-all": acceptAll, "next-region": () => walk(1), "previous-region": () => walk(-1),
-  smaller: () => resize(-1), larger: () => resize(1), undo: () => step("undo"), redo: () => step("redo"), hide,
-  fit: () => view.fit(), submit: () => (pointer.loop ? pointer.closeLoop(false) : answer(false)), clean: () => answer(true), skip, previous,
+  ...editor.actions,
+  submit: () => (pointer.loop ? pointer.closeLoop(false) : answer(false)), clean: () => answer(true), skip, previous,
   triage: async () => {
     if (tasks.current?.lesson) finishTour();
-    await act(() => triage.enter());
+    if (await act(() => triage.enter())) await triage.leave();
   },
+  answers: () => own.show(sender.flush(), tasks.current?.task.classes ?? CLASSES),
   comment: () => tasks.current && !tasks.current.lesson && showComments(tasks.current.task.image.id, say),
   guide: () => showFromTop("guide"), help: () => showFromTop("help"),
-  ...Object.fromEntries(["select", "brush", "eraser", "lasso", "fill", "wand", "assist"].map((tool) => [tool, () => takeTool(tool)])),
-  ...Object.fromEntries([["zoom-in", 1.4], ["zoom-out", 1 / 1.4]].map(([name, factor]) => [name, () => {
-    const box = view.stage.getBoundingClientRect();
-    view.zoom(box.left + box.width / 2, box.top + box.height / 2, factor);
-  }])),
 };
-const WITHOUT_IMAGE = ["help", "guide", "triage", "previous"];
-const REPEATING = ["smaller", "larger", "undo", "redo", "zoom-in", "zoom-out", "next-region", "previous-region"];
+const WITHOUT_IMAGE = ["help", "guide", "triage", "previous", "answers"];
 
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]") || event.target.matches?.("input:not([type=range]), textarea")) return;
-  if (triage.open) {
-    if (event.key === "Enter") {
-      event.preventDefault();
-      triage.confirm();
-    } else if (event.key === "Escape") triage.leave();
-    return;
-  }
-  const action = actionOf(event), onStage = event.target === view.stage || event.target === document.body;
-  if (event.key === "Escape") return void (pointer.dropLoop() || $("brush-tool").focus());
-  if (!action) return;
-  if (/region$/.test(action) && (!onStage || !suggestions.regions.length)) return;
-  if (["submit", "pan"].includes(action) && !onStage && event.target.matches?.("button:not(#submit), a, input")) return;
-  if (event.repeat && !REPEATING.includes(action)) return event.preventDefault();
-  event.preventDefault();
-  if (action === "pan") pointer.space = true;
-  else if (action.startsWith("class-")) choose(Number(action.slice(6)));
-  else if (tasks.current || WITHOUT_IMAGE.includes(action)) DO[action]();
-  view.stage.classList.toggle("panning", pointer.space);
+  if (triage.open) return triage.keydown(event);
+  editor.keydown(event, event.target === view.stage || event.target === document.body, DO, run);
 });
-addEventListener("keyup", (event) => {
-  if (event.key === " ") pointer.space = false;
-  view.stage.classList.toggle("panning", pointer.space);
-});
+addEventListener("keyup", (event) => editor.keyup(event));
+for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => run(button.dataset.do));
 
-for (const id of ["size", "opacity", "tolerance"]) $(id).addEventListener("input", showTools);
-$("threshold").addEventListener("input", () => {
-  $("threshold").dataset.moved = "yes";
-  suggestions.move($("threshold").value / 100);
-  showTools();
-});
-$("pressure").addEventListener("change", () => (desk.pressure = $("pressure").checked));
-for (const button of document.querySelectorAll("[data-tool]")) button.addEventListener("click", () => takeTool(button.dataset.tool));
-for (const button of document.querySelectorAll("[data-do]")) button.addEventListener("click", () => (tasks.current || WITHOUT_IMAGE.includes(button.dataset.do)) && DO[button.dataset.do]());
+function run(action) {
+  if (tasks.current || WITHOUT_IMAGE.includes(action)) DO[action]();
+}
+
 $("tour-again").addEventListener("click", async () => {
   $("help").close();
   putBack();
-  lessons = await practice(desk.labels ? tasks.current.task.classes : ["shape distortion", "unreasonable content", "watermark"]);
+  await act(beginTour);
   await advance();
+});
+$("lesson-end").addEventListener("click", () => {
+  finishTour();
+  advance();
 });
 
 // Focus goes to a button that may be below the fold.
@@ -485,17 +342,22 @@ function showFromTop(id) {
   $(id).scrollTop = 0;
 }
 
-function showKeys() {
-  for (const place of document.querySelectorAll("kbd[data-key]")) place.textContent = keyOf(place.dataset.key).replace("Shift+", "⇧");
-}
-
-wireKeys(showKeys);
-showKeys();
+wireKeys(() => editor.showKeys());
+editor.showKeys();
 showTools();
 sender.flush();
-// The curation desk opens an image by name.
-const wanted = new URLSearchParams(location.search).get("image");
-if (tourIsDue() && !wanted) lessons = await practice(["shape distortion", "unreasonable content", "watermark"]).catch(() => []);
+if (back) {
+  $("back").hidden = false;
+  $("back").href = back;
+}
+if (wanted) await reserve();
+else if (await tourIsDue().catch(() => false)) await beginTour().catch(() => {});
 countAgain();
-await advance(new URLSearchParams(location.search).get("image") ?? localStorage.getItem(`clinic.current.${person}`));
+await advance(wanted ?? localStorage.getItem(`clinic.current.${person}`));
 document.body.dataset.ready = "true";
+
+// An image that Curate opened leaves the queue when its page is left without an answer; here its page is back.
+async function reserve() {
+  const task = await get(`/api/annotate/next?prefer=${encodeURIComponent(wanted)}`).catch(() => null);
+  if (task?.image.id !== wanted) await post("/api/curate/open", { image: wanted }).catch(() => {});
+}

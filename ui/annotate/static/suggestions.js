@@ -6,9 +6,9 @@ const PAINTED_SHARE = 0.9;
 const SMALLEST_SHARE = 0.00015;
 
 export class Suggestions {
-  constructor(changed) {
-    this.changed = changed;
-    this.worker = new Worker("/static/annotate/codec_worker.js", { type: "module" });
+  // `worker` runs codec_worker.js.
+  constructor(changed, worker = new Worker("/static/annotate/codec_worker.js", { type: "module" })) {
+    Object.assign(this, { changed, worker });
     this.worker.addEventListener("message", ({ data }) => this.arrive(data));
     this.turn = 0;
     this.close();

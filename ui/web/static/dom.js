@@ -4,6 +4,9 @@ const SVG = "http://www.w3.org/2000/svg";
 
 export const $ = (id) => document.getElementById(id);
 
+// Finds the parts of one of several alike things on a page: by id where there is one, by `data-id` in copies.
+export const partsOf = (root) => (name) => root.querySelector(`#${name}, [data-id="${name}"]`);
+
 const present = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 
 // An HTML element: attributes, properties, `on…` listeners and a `style` object, then its children.
