@@ -16,11 +16,12 @@ from sqlalchemy import Connection, Engine
 from storage.engine import connect, connect_for_reading, turn_to_write
 from storage.repositories.accounts import Audit, Endpoints, Sessions, Users
 from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
+from storage.repositories.assignees import Assignees
 from storage.repositories.datasets import Benchmarks, Snapshots
 from storage.repositories.images import Features, HardCategories, Images, Predictions, Prompts, PseudoLabels
 from storage.repositories.labels import Classes, LabelMapStatistics, Labels, Reviews
 from storage.repositories.models import Detectors, Generators, Treatments
-from storage.repositories.queue import Assignees, Queue
+from storage.repositories.queue import Queue
 from storage.repositories.studies import Guests, Invitations, Studies, Votes
 from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 

@@ -139,8 +139,9 @@ def stand_in_note(catalog: Catalog, detector: DetectorVersion, sender: str | Non
     return f"The champion, {catalog.detectors.get(champion).name}, has not looked at this image yet."
 
 
-def returned_label(catalog: Catalog, image_id: str, author: str) -> tuple[Label, str] | None:
-    """The person's newest label of the image and the curator's note, if it was returned to them."""
+def earlier_answer(catalog: Catalog, image_id: str, author: str) -> tuple[Label, str] | None:
+    """The person's newest label of the image, and the curator's note where it was returned to them, else "";
+    None where they have not labelled it."""
     mine = catalog.labels.latest(image_id, author)
     if mine is None:
         return None
@@ -149,9 +150,8 @@ def returned_label(catalog: Catalog, image_id: str, author: str) -> tuple[Label,
         for one in catalog.reviews.of_image(image_id)
         if (one.author, one.revision) == (author, mine.revision)
     ]
-    if not verdicts or verdicts[-1].verdict != "rejected":
-        return None
-    return mine, verdicts[-1].note
+    returned = bool(verdicts) and verdicts[-1].verdict == "rejected"
+    return mine, verdicts[-1].note if returned else ""
 
 
 def is_that(label: Label, key: IdempotencyKey) -> bool:

@@ -16,10 +16,10 @@ from pipelines.services.annotation import (
     Annotation,
     comment_on,
     comments_for,
+    earlier_answer,
     release_lease,
     renew_leases,
     require_editable,
-    returned_label,
     save_draft,
     skip_image,
     stand_in_note,
@@ -114,10 +114,10 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             image = catalog.images.get(lease.image_id)
             sender = catalog.queue.sent_by(image.id, lease.round_id)
             task = describe(catalog, image, person, sender, can_assist(catalog))
-            returned = returned_label(catalog, image.id, person.name)
+            earlier = earlier_answer(catalog, image.id, person.name)
             catalog.commit()
-        if returned is not None:
-            label, note = returned
+        if earlier is not None:
+            label, note = earlier
             task |= {"answer": shown_label(workspace, label), "note": note}
         return task | {"lease": lease.id, "expires": lease.expires}
 

@@ -32,6 +32,37 @@ INK = """([x, y]) => {
   const [left, top] = [Math.floor(x - box.left), Math.floor(y - box.top)];
   return [...canvas.getContext("2d").getImageData(left, top, 1, 1).data];
 }"""
+# A diagonal one pixel wide on 1000², and an eraser through it, shown at a fifth of its size.
+THIN = """async () => {
+  const { View } = await import("/static/annotate/view.js");
+  const { LabelMap } = await import("/static/annotate/label_map.js");
+  const stage = document.createElement("div");
+  const add = (kind, id) => stage.append(Object.assign(document.createElement(kind), { id }));
+  for (const id of ["image", "heat", "labels", "outlines"]) add("canvas", id);
+  for (const id of ["layers", "brush"]) add("div", id);
+  Object.assign(stage.style, { position: "fixed", left: 0, top: 0, width: "224px", height: "224px" });
+  document.body.append(stage);
+  const labels = new LabelMap(1000, 1000), bitmap = await createImageBitmap(new ImageData(10, 10));
+  const view = new View(stage);
+  const frame = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  view.open({ width: 1000, height: 1000, bitmap, heat: null, labels });
+  await frame();
+  const draw = async (from, to, radius, value) => {
+    labels.begin();
+    view.touch(labels.line(from, to, radius, value));
+    labels.end();
+    await frame();
+    const rgba = view.canvases.labels.getContext("2d").getImageData(0, 0, 224, 224).data;
+    return Array.from({ length: 224 * 224 }, (_, at) => rgba[4 * at + 3] && rgba[4 * at] > 100 ? 1 : 0);
+  };
+  const line = await draw({ x: 100, y: 300 }, { x: 900, y: 500 }, 0.5, 1);
+  const parts = await draw({ x: 500, y: 0 }, { x: 500, y: 999 }, 40, 0);
+  view.repaint();
+  await frame();
+  const whole = await draw({ x: 0, y: 0 }, { x: 0, y: 0 }, 0.1, 0);
+  stage.remove();
+  return { scale: view.scale, line, parts, whole };
+}"""
 SIZES = {
     "wide": (1440, 900),
     "tablet": (820, 1180),
@@ -119,6 +150,18 @@ def test_looking_changes_nothing_that_is_stored(desk: Desk, server: Server) -> N
     assert np.array_equal(seen(page), drawn)
     go_on(page, "Enter", image)
     assert np.array_equal(stored(server.workspace, image), drawn)
+
+
+def test_a_stroke_repaints_its_own_part_and_none_is_too_thin_to_be_seen(desk: Desk) -> None:
+    found = desk().evaluate(THIN)
+    assert found["scale"] == pytest.approx(0.2)
+    line, parts, whole = (np.array(found[name]).reshape(224, 224) for name in ("line", "parts", "whole"))
+    columns = np.flatnonzero(line.any(0))
+    assert columns[0] <= 33 and columns[-1] >= 191 and (np.diff(columns) == 1).all(), "no gaps"
+    rows = 72 + (columns - 32) / 4
+    assert np.abs(np.array([np.flatnonzero(line[:, column]).mean() for column in columns]) - rows).max() < 2
+    assert not parts[:, 106:118].any() and np.array_equal(parts[:, :102], line[:, :102])
+    assert np.array_equal(parts, whole), "what was painted in parts is what is painted at once"
 
 
 def test_submit_is_in_view_at_every_size(desk: Desk) -> None:

@@ -17,7 +17,7 @@ export class Editor {
     const { part } = this;
     this.view = new View(part("stage"));
     this.looks = new Looks(this.view, part);
-    part("stage").addEventListener("pointerdown", () => this.say("", "", "bad"));
+    for (const kind of ["pointerdown", "wheel"]) part("stage").addEventListener(kind, () => this.say("", "", "bad"), { passive: true });
     this.suggestions = new Suggestions(() => {
       this.view.request();
       this.showTools();

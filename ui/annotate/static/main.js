@@ -18,7 +18,7 @@ const RETRY_MS = 5000;
 const SERVER_DRAFT_MS = 4000;
 const CLASSES = ["shape distortion", "unreasonable content", "watermark"];
 
-const person = (await currentSession()).name;
+const { name: person, roles } = await currentSession();
 const tasks = new TaskQueue(person), timer = new ActiveTimer();
 const editor = new Editor($("bench"), { changed: drawn }), { desk, pointer, view } = editor;
 const say = (...message) => editor.say(...message);
@@ -118,7 +118,7 @@ function show(loaded) {
   $("empty").hidden = true;
   $("comment-button").disabled = Boolean(loaded.lesson);
   if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
-  say(loaded.restored ? "Draft restored." : "");
+  say(loaded.restored ? "Draft restored." : task.answer && !task.note && task.lease ? "Your earlier answer." : "");
   showTools();
 }
 
@@ -284,11 +284,13 @@ async function openOwn(image) {
 function confirmed(entry, stored) {
   if (entry.path.endsWith("/submit")) say(`Saved, revision ${stored.revision}.`);
   clearTimeout(confirmed.timer);
-  confirmed.timer = setTimeout(countAgain, 1500);
+  confirmed.timer = setTimeout(() => countAgain(), 1500);
 }
 
-async function countAgain() {
-  const statistics = await get("/api/annotate/mine").catch(() => null);
+const numbers = () => get("/api/annotate/mine").catch(() => null);
+
+async function countAgain(pending = numbers()) {
+  const statistics = await pending;
   if (!statistics || (await outbox.of(person)).length) return;
   Object.assign(day, { remaining: statistics.remaining, done: statistics.done_today });
   showTools();
@@ -350,14 +352,15 @@ if (back) {
   $("back").hidden = false;
   $("back").href = back;
 }
+const first = numbers();
+countAgain(first);
 if (wanted) await reserve();
-else if (await tourIsDue().catch(() => false)) await beginTour().catch(() => {});
-countAgain();
+else if (tourIsDue(await first)) await beginTour().catch(() => {});
 await advance(wanted ?? localStorage.getItem(`clinic.current.${person}`));
 document.body.dataset.ready = "true";
 
 // An image that Curate opened leaves the queue when its page is left without an answer; here its page is back.
 async function reserve() {
   const task = await get(`/api/annotate/next?prefer=${encodeURIComponent(wanted)}`).catch(() => null);
-  if (task?.image.id !== wanted) await post("/api/curate/open", { image: wanted }).catch(() => {});
+  if (task?.image.id !== wanted && roles.some((role) => ["curator", "admin"].includes(role))) await post("/api/curate/open", { image: wanted }).catch(() => {});
 }

@@ -1,5 +1,5 @@
 // The first-run tour: three practice images with known answers, on the real desk; nothing is sent to the server.
-import { get, post } from "/static/api.js";
+import { post } from "/static/api.js";
 import { $ } from "/static/dom.js";
 import { LabelMap } from "/static/annotate/label_map.js";
 import { unpacked } from "/static/annotate/codec.js";
@@ -10,7 +10,7 @@ const ENOUGH = 0.4;
 const MISSES = 2;
 
 // Whether practice begins by itself: once for every account, unless this browser is set to never begin it.
-export const tourIsDue = async () => localStorage.getItem(NEVER) !== "never" && (await get("/api/annotate/mine")).tour_due;
+export const tourIsDue = (statistics) => localStorage.getItem(NEVER) !== "never" && Boolean(statistics?.tour_due);
 export const endTour = () => post("/api/annotate/tour").catch(() => {});
 
 // The practice images, as the desk shows a task.
