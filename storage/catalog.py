@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from storage.engine import connect, connect_for_reading, turn_to_write
 from storage.repositories.accounts import Audit, Endpoints, Sessions, Users
 from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
+from storage.repositories.assignees import Assignees
 from storage.repositories.curation import Pilots, SavedViews, Tags
 from storage.repositories.datasets import Benchmarks, Snapshots
 from storage.repositories.images import (
@@ -29,7 +30,7 @@ from storage.repositories.images import (
 )
 from storage.repositories.labels import Classes, LabelMapStatistics, Labels, Reviews
 from storage.repositories.models import Detectors, Generators, Treatments
-from storage.repositories.queue import Assignees, Queue
+from storage.repositories.queue import Queue
 from storage.repositories.studies import Guests, Invitations, Studies, Votes
 from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 

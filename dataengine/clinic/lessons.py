@@ -39,6 +39,8 @@ class Lesson:
     index: int
     flawed: bool
     suspected: bool
+    points: str
+    """The control of the page to press first."""
     text: str
     hint: str
 
@@ -48,24 +50,27 @@ LESSONS = (
         index=0,
         flawed=True,
         suspected=True,
-        text="The outlined violet area is the detector's prediction. Click it with "
-        "Suggest (V), or press A, to accept it, then press Enter.",
+        points="accept",
+        text="The outlined violet area is the detector's prediction. Press A to accept it as class 1, shape "
+        "distortion, then press Enter.",
         hint="Accept the outlined suggestion: it marks the artifact.",
     ),
     Lesson(
         index=1,
         flawed=True,
         suspected=False,
-        text="No suggestion this time: choose class 2, unreasonable content, paint the artifact with the "
-        "brush (B), erase with E, press Enter.",
-        hint="One finger is too many, which is class 2: paint it, tightly.",
+        points="brush-tool",
+        text="No suggestion this time. Find what is broken, choose its class (1, 2 or 3), paint it with the "
+        "brush (B) or lasso (L), erase with E, then press Enter.",
+        hint="One finger is too many, which is class 2, unreasonable content. Paint that finger, tightly.",
     ),
     Lesson(
         index=7,
         flawed=False,
         suspected=False,
+        points="clean",
         text="The last one: look closely. If there is no artifact, press C for clean.",
-        hint="there is no artifact here, so the answer is C.",
+        hint="There is no artifact here, so the answer is C.",
     ),
 )
 
@@ -92,6 +97,7 @@ def practice_entry(lesson: Lesson, drawing: Drawing, file: str) -> dict[str, Any
         "width": truth.shape[1],
         "height": truth.shape[0],
         "prompt": drawing.caption,
+        "points": lesson.points,
         "text": lesson.text,
         "hint": lesson.hint,
         "truth": packed(truth),

@@ -8,7 +8,17 @@ from pydantic import Field
 
 from dataengine.errors import Conflict, MaskRefused, NotFound
 from dataengine.masks import PackedMap
-from dataengine.records import Comment, DetectorVersion, Draft, IdempotencyKey, Image, Label, Lease, now
+from dataengine.records import (
+    AuditEvent,
+    Comment,
+    DetectorVersion,
+    Draft,
+    IdempotencyKey,
+    Image,
+    Label,
+    Lease,
+    now,
+)
 from pipelines.services.gold import GOLD_ROUND, due_gold, score_gold
 from pipelines.services.schemas import Line, PackedMapText, RequestBody, Seconds, Short
 from storage.catalog import Catalog
@@ -16,6 +26,8 @@ from storage.workspace import Workspace
 
 MAX_DRAFTS = 200
 """Of one person; more are unfinished work that nobody comes back to."""
+TOUR_FINISHED = "annotate.tour"
+"""The audit event of an account that has seen the practice images."""
 LOCKED = frozenset({"accepted", "corrected"})
 
 
@@ -110,12 +122,36 @@ def shown_detector(catalog: Catalog, answer: Annotation, author: str) -> str | N
 
 def suggesting_detector(catalog: Catalog, image_id: str, sender: str | None) -> DetectorVersion | None:
     """The detector whose map of the image annotators see: the one that sent the image to them, also after
-    another one was promoted, else the champion. None where neither has a map of it."""
-    for detector_id in filter(None, dict.fromkeys((sender, catalog.detectors.champion_id()))):
-        prediction = catalog.predictions.get(image_id, detector_id)
-        if prediction is not None and prediction.map_ref is not None:
+    another one was promoted, else the champion, else the newest that has a map of it. None where none has."""
+    mapped = catalog.predictions.detectors_of(image_id)
+    for detector_id in (sender, catalog.detectors.champion_id()):
+        if detector_id in mapped:
             return catalog.detectors.get(detector_id)
-    return None
+    found = [one for one in map(catalog.detectors.get, mapped) if one.removed is None]
+    return max(found, key=lambda one: (one.created, one.id), default=None)
+
+
+def stand_in_note(catalog: Catalog, detector: DetectorVersion, sender: str | None) -> str:
+    """What to say where the detector stands in for a champion that has no map of the image; else ""."""
+    champion = catalog.detectors.champion_id()
+    if champion is None or detector.id in (champion, sender):
+        return ""
+    return f"The champion, {catalog.detectors.get(champion).name}, has not looked at this image yet."
+
+
+def earlier_answer(catalog: Catalog, image_id: str, author: str) -> tuple[Label, str] | None:
+    """The person's newest label of the image, and the curator's note where it was returned to them, else "";
+    None where they have not labelled it."""
+    mine = catalog.labels.latest(image_id, author)
+    if mine is None:
+        return None
+    verdicts = [
+        one
+        for one in catalog.reviews.of_image(image_id)
+        if (one.author, one.revision) == (author, mine.revision)
+    ]
+    returned = bool(verdicts) and verdicts[-1].verdict == "rejected"
+    return mine, verdicts[-1].note if returned else ""
 
 
 def is_that(label: Label, key: IdempotencyKey) -> bool:
@@ -268,9 +304,15 @@ def renew_leases(
 
 
 def release_lease(workspace: Workspace, lease_id: str, annotator: str) -> bool:
-    """Give an image back unanswered; False when the lease was lost."""
+    """Give an image back unanswered; False when the lease was lost.
+
+    One that the person opened for editing leaves the queue unless a draft of theirs is stored.
+    """
     with workspace.catalog() as catalog:
+        lease = catalog.queue.lease(lease_id)
         released = catalog.queue.release(lease_id, annotator)
+        if released and lease is not None and catalog.drafts.get(lease.image_id, annotator) is None:
+            catalog.assignees.close_editing(lease, annotator)
         catalog.commit()
     return released
 
@@ -297,56 +339,14 @@ def take_lease(
     return catalog.queue.next(annotator, moment, lease_seconds)
 
 
-def confirm_triage(
-    workspace: Workspace, clean: Iterable[str], flawed: Iterable[str], person: str, seconds: float
-) -> tuple[int, int, list[str]]:
-    """Label the images of the clean leases as such, each with its share of the seconds, and queue the flawed
-    ones for drawing; a lease in both counts as flawed. Returns how many were labelled clean, how many were
-    queued, and the leases that were lost, which change nothing. The same again returns the same.
-    """
-    to_draw = sorted(set(flawed))
-    to_label = sorted(set(clean) - set(to_draw))
-    share = seconds / max(1, len(to_draw) + len(to_label))
+def tour_is_due(catalog: Catalog, person: str) -> bool:
+    """Whether this account has neither finished nor left the practice images."""
+    return not catalog.audit.count(TOUR_FINISHED, person, since=0.0)
+
+
+def finish_tour(workspace: Workspace, person: str) -> None:
+    """Remember that the account needs no practice any more; the same again changes nothing."""
     with workspace.catalog() as catalog:
-        not_queued = [lease for lease in to_draw if not queue_for_drawing(catalog, lease, person)]
-        not_labelled = [lease for lease in to_label if not label_clean(catalog, lease, person, share)]
-        catalog.commit()
-    labelled, queued = len(to_label) - len(not_labelled), len(to_draw) - len(not_queued)
-    return labelled, queued, not_queued + not_labelled
-
-
-def label_clean(catalog: Catalog, lease_id: str, person: str, seconds: float) -> bool:
-    """Label the leased image as clean; False when the lease was lost or its image answered meanwhile."""
-    lease = catalog.queue.lease(lease_id)
-    if lease is None:
-        return was_done(catalog, "clean", lease_id, person)
-    image = catalog.images.get(lease.image_id)
-    sender = catalog.queue.sent_by(image.id, lease.round_id)
-    label = Label(
-        image_id=image.id,
-        author=person,
-        height=image.height,
-        width=image.width,
-        clean=True,
-        lead_seconds=seconds,
-        detector_id=sender or catalog.detectors.champion_id(),
-        note="triage",
-    )
-    try:
-        catalog.labels.submit(label, lease_id, 0)
-    except Conflict:
-        return was_done(catalog, "clean", lease_id, person)
-    mark_done(catalog, "clean", lease, person)
-    return True
-
-
-def queue_for_drawing(catalog: Catalog, lease_id: str, person: str) -> bool:
-    """Queue the leased image for drawing; False when the lease was lost."""
-    lease = catalog.queue.lease(lease_id)
-    try:
-        catalog.queue.request_drawing(lease_id, person)
-    except Conflict:
-        return was_done(catalog, "flawed", lease_id, person)
-    if lease is not None:
-        mark_done(catalog, "flawed", lease, person)
-    return True
+        if tour_is_due(catalog, person):
+            catalog.audit.add(AuditEvent(actor=person, action=TOUR_FINISHED, subject=person))
+            catalog.commit()

@@ -205,6 +205,12 @@ class Predictions(Rows[Prediction]):
         predictions = self._in(self.table.c.image_id, image_ids, of_detector)
         return sorted(predictions, key=lambda prediction: prediction.image_id)
 
+    def detectors_of(self, image_id: str) -> set[str]:
+        """The detectors of which a map of the image is stored."""
+        table = self.table.c
+        mapped = table.image_id == image_id, table.map_ref.is_not(None)
+        return set(self._connection.scalars(select(table.detector_id).where(*mapped)))
+
     def any_of(self, detector_id: str) -> bool:
         """Whether there is any prediction of the detector."""
         statement = select(self.table.c.image_id).where(self.table.c.detector_id == detector_id).limit(1)

@@ -45,7 +45,7 @@ class LabelMapStatistics:
             rows = self._connection.execute(
                 select(table.sha256, table.classes).where(table.sha256.in_(chunk))
             )
-            found |= {row.sha256: _numbers(row.classes) for row in rows}
+            found |= {row.sha256: numbers_of(row.classes) for row in rows}
         return found
 
     def add_many(self, maps: Iterable[tuple[str, PackedMap]]) -> int:
@@ -61,7 +61,8 @@ class LabelMapStatistics:
         return insert_new(self._connection, tables.label_map_facts, rows)
 
 
-def _numbers(bits: int) -> tuple[int, ...]:
+def numbers_of(bits: int) -> tuple[int, ...]:
+    """The classes that a bit mask of `label_map_facts` names, ascending."""
     return tuple(number for number in range(1, MAX_FILTER_CLASS + 1) if bits >> (number - 1) & 1)
 
 
@@ -107,6 +108,10 @@ class Labels(Rows[Label]):
         if not self._insert([stored]):
             raise Conflict(f"the label of image {label.image_id!r} was changed concurrently; reload it")
         return stored
+
+    def withdraw(self, label: Label) -> int:
+        """Delete a revision whose author takes it back, with its reviews; returns 1 or 0."""
+        return self._drop(image_id=label.image_id, author=label.author, revision=label.revision)
 
     def latest(self, image_id: str, author: str | None = None) -> Label | None:
         """The newest revision of the author, or without one of any author."""

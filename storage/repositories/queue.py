@@ -1,12 +1,12 @@
 """The annotation queue: items, leases and assignees."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace as with_changes
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, bindparam, delete, exists, func, select, update
+from sqlalchemy import ColumnElement, Select, bindparam, delete, exists, func, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 
 from dataengine.errors import Conflict
@@ -28,12 +28,6 @@ RETURN_PRIORITY = 5.0
 """Priority of returned images, above those of mining and triage."""
 LATE_SECONDS = 7 * 86_400.0
 """Seconds after its end during which a lease still identifies the author of a late answer."""
-
-
-EDIT_PRIORITY = 20.0
-"""Priority of an image that a curator opened for editing: before everything else."""
-EDIT_SECONDS = 900.0
-"""Seconds of its lease until the page is open and renews it."""
 
 
 class Queue(Rows[QueueItem]):
@@ -217,6 +211,35 @@ class Queue(Rows[QueueItem]):
             return False
         self._answer(image_id, round_id, kind, author, skipped=False, reason="")
         return self._recount(image_id, round_id, kind)
+
+    def take_back_answer(self, image_id: str, round_id: str, author: str) -> None:
+        """Uncount a person's answer for an image of a round, whose items are then open to them again."""
+        answers = tables.queue_answers.c
+        own = answers.image_id == image_id, answers.round_id == round_id, answers.author == author
+        kinds = list(self._connection.scalars(select(answers.kind).where(*own)))
+        self._connection.execute(delete(tables.queue_answers).where(*own))
+        for kind in kinds:
+            self._recount(image_id, round_id, kind)
+
+    def cancel_drawing(self, image_id: str, annotator: str) -> bool:
+        """Undo `request_drawing`; False where it was not asked for, or somebody draws or has drawn the
+        image."""
+        items, leases = self.table.c, tables.leases.c
+        asked = items.image_id == image_id, items.kind == "draw", items.reason == FLAWED, items.given == 0
+        drawn_now = exists().where(leases.image_id == image_id, leases.kind == "draw")
+        undone = False
+        for round_id in list(self._connection.scalars(select(items.round_id).where(*asked, ~drawn_now))):
+            triaged = select(items.round_id).where(
+                items.image_id == image_id, items.round_id == round_id, items.kind == "triage"
+            )
+            of_item = (*asked, items.round_id == round_id)
+            if self._connection.scalar(triaged) is None:  # it waited to be drawn before
+                self._connection.execute(update(self.table).where(*of_item).values(reason=""))
+            else:
+                self._connection.execute(delete(self.table).where(*of_item))
+                self.take_back_answer(image_id, round_id, annotator)
+            undone = True
+        return undone
 
     def give_back(self, label: Label, reason: str) -> None:
         """Return the image to the label's author with priority, because their label no longer counts."""
@@ -416,56 +439,3 @@ class Leases(Rows[Lease]):
         self._connection.execute(
             update(self.table).where(self.table.c.id == lease_id).values(expires=expires)
         )
-
-
-class Assignees:
-    """Assignees of queue items; items without assignees are open to all."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def add_many(
-        self, image_ids: Iterable[str], round_id: str, people: Sequence[str], kind: str = "draw"
-    ) -> int:
-        """Assign items to people; returns the number of new rows."""
-        rows = [
-            {"image_id": id, "round_id": round_id, "kind": kind, "person": person}
-            for id in image_ids
-            for person in people
-        ]
-        return insert_new(self._connection, tables.queue_takers, rows)
-
-    def replace(self, items: Iterable[tuple[str, str]], people: Sequence[str]) -> None:
-        """Assign items to be drawn on, by image and round, to these people alone; to all without any."""
-        takers = tables.queue_takers
-        for image_id, round_id in items:
-            item = takers.c.image_id == image_id, takers.c.round_id == round_id, takers.c.kind == "draw"
-            self._connection.execute(delete(takers).where(*item))
-            self.add_many([image_id], round_id, people)
-
-    def lease_for_editing(self, image_id: str, person: str) -> None:
-        """Lease an image to one person for editing now, whoever else has leased or labelled it."""
-        round_id, items, answers = f"edit by {person}", tables.queue_items, tables.queue_answers
-        item = QueueItem(
-            image_id=image_id,
-            round_id=round_id,
-            priority=EDIT_PRIORITY,
-            reason="opened from the curation desk",
-        )
-        if not Queue(self._connection).add_many([item]):
-            own_answers = answers.c.image_id == image_id, answers.c.round_id == round_id
-            self._connection.execute(delete(answers).where(*own_answers))
-            again = items.c.image_id == image_id, items.c.round_id == round_id
-            self._connection.execute(update(items).where(*again).values(given=0, done=False))
-        self.add_many([image_id], round_id, [person])
-        Queue(self._connection).lease_without_item(image_id, round_id, person, now() + EDIT_SECONDS)
-
-    def of(self, image_ids: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """The assignees of each image."""
-        table = tables.queue_takers.c
-        assignees: dict[str, tuple[str, ...]] = {}
-        for chunk in chunks(image_ids):
-            statement = select(table.image_id, table.person).where(table.image_id.in_(chunk)).distinct()
-            for row in self._connection.execute(statement.order_by(table.person)):
-                assignees[row.image_id] = (*assignees.get(row.image_id, ()), row.person)
-        return assignees

@@ -1,4 +1,4 @@
-"""Figures of the page itself, in headless Chromium: pointer handler, frames, serialising, submit to next image."""
+"""Figures of the page itself, in headless Chromium: pointer handler, frames, serialising, the next image."""
 
 import json
 import re
@@ -101,8 +101,8 @@ def page_figures(scratch: Path, strokes: int, serialised: int, submits: int) -> 
     median = float(np.median(nexts))
     middle = bootstrap(nexts, lambda drawn: float(np.median(drawn)))
     painted = (
-        "Chromium's own EventLatency: from a pointer's move to the presented frame that shows it, waiting for the "
-        "frame's turn included; 2048², brush of 64 px, software compositing"
+        "Chromium's own EventLatency: from a pointer's move to the presented frame that shows it, waiting "
+        "for the frame's turn included; 2048², brush of 64 px, software compositing"
     )
     half = bootstrap(frames, lambda drawn: float(np.median(drawn)))
     note = "Enter to the frame with the next image, two prefetched, 1024², artifact map and worker included"
@@ -119,8 +119,8 @@ def page_figures(scratch: Path, strokes: int, serialised: int, submits: int) -> 
 
 
 def pointer_times(scratch: Path, browser: Browser, strokes: int) -> tuple[list[float], list[float]]:
-    """Milliseconds of every pointermove listener, and from every move to its frame on the screen, while strokes
-    are drawn over a large image."""
+    """Milliseconds of every pointermove listener, and from every move to its frame on the screen, while
+    strokes are drawn over a large image."""
     side = 2048
     workspace = workspace_with_queue(
         scratch / "large", [soft_image(0, side)], [artifact_map(0, side)], ["ada"]
@@ -149,7 +149,7 @@ def pointer_times(scratch: Path, browser: Browser, strokes: int) -> tuple[list[f
 
 
 def frame_times(trace: bytes) -> list[float]:
-    """Milliseconds of each drag's EventLatency in a trace of Chromium: from the move to the presented frame."""
+    """Milliseconds of each drag's EventLatency in a trace: from the move to the presented frame."""
     begun: dict[str, float] = {}
     times = []
     for event in json.loads(trace)["traceEvents"]:

@@ -21,7 +21,7 @@ FLAGS = [
 ]
 PATIENCE_MS = 60_000
 PASSWORD = "correct horse battery"
-WITHOUT_TOUR = "localStorage.setItem('clinic.tour', 'done')"
+WITHOUT_TOUR = "localStorage.setItem('clinic.tour', 'never')"
 
 Live = tuple[str, Workspace]
 Visit = Callable[..., Page]

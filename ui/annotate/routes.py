@@ -16,14 +16,17 @@ from pipelines.services.annotation import (
     Annotation,
     comment_on,
     comments_for,
+    earlier_answer,
     release_lease,
     renew_leases,
     require_editable,
     save_draft,
     skip_image,
+    stand_in_note,
     submit_answer,
     suggesting_detector,
     take_lease,
+    tour_is_due,
 )
 from pipelines.services.detectors import note_on_image
 from pipelines.services.inference import segmenter_tools
@@ -34,6 +37,7 @@ from storage.workspace import Workspace
 from ui.annotate.annotator import Annotator
 from ui.annotate.assist import assist_routes
 from ui.annotate.gold import opinion_routes
+from ui.annotate.own_answers import own_answer_routes
 from ui.annotate.schemas import (
     MAX_AHEAD,
     CommentBody,
@@ -64,6 +68,7 @@ def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter
     routes.include_router(lease_routes(workspace, 60 * settings.lease_minutes))
     routes.include_router(answer_routes(workspace))
     routes.include_router(comment_routes(workspace))
+    routes.include_router(own_answer_routes(workspace))
     everything = APIRouter()
     everything.include_router(routes)
     everything.include_router(triage_routes(workspace, 60 * settings.lease_minutes))
@@ -110,7 +115,11 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             image = catalog.images.get(lease.image_id)
             sender = catalog.queue.sent_by(image.id, lease.round_id)
             task = describe(catalog, image, person, sender, segmenter_tools(catalog))
+            earlier = earlier_answer(catalog, image.id, person.name)
             catalog.commit()
+        if earlier is not None:
+            label, note = earlier
+            task |= {"answer": shown_label(workspace, label), "note": note}
         return task | {"lease": lease.id, "expires": lease.expires}
 
     @routes.post("/renew", response_model=Done)
@@ -124,22 +133,23 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
         return {"released": release_lease(workspace, request.lease, person.name)}
 
     @routes.get("/previous", response_model=Task, responses={204: {"description": "Nothing before"}})
-    def previous(person: Annotator, before: Short | None = None) -> Any:
-        """The person's newest answer, or the one before that of image `before`; editable until reviewed."""
+    def previous(person: Annotator, before: Short | None = None, image: Short | None = None) -> Any:
+        """The person's newest answer, the one before that of image `before`, or that of `image`; editable
+        until reviewed."""
         with workspace.catalog(read_only=True) as catalog:
             mine = newest_each(catalog.labels.by(person.name))
+            mine = [label for label in mine if image in (None, label.image_id)]
             places = [place for place, label in enumerate(mine) if label.image_id == before]
             earlier = mine[: places[0]] if places else mine
             if not earlier:
                 return Response(status_code=204)
             label = earlier[-1]
             require_editable(catalog, label.image_id, person.name)
-            image = catalog.images.get(label.image_id)
-            verdicts = [one for one in catalog.reviews.of_image(image.id) if one.author == person.name]
-            task = describe(catalog, image, person, label.detector_id, segmenter_tools(catalog))
-        drawn = shown(packed_label_map_of(workspace, label), label.lead_seconds, label.created)
+            found = catalog.images.get(label.image_id)
+            verdicts = [one for one in catalog.reviews.of_image(found.id) if one.author == person.name]
+            task = describe(catalog, found, person, label.detector_id, segmenter_tools(catalog))
         note = verdicts[-1].note if verdicts else ""
-        return task | {"lease": None, "expires": None, "answer": drawn, "note": note}
+        return task | {"lease": None, "expires": None, "answer": shown_label(workspace, label), "note": note}
 
     @routes.get("/mine", response_model=Statistics)
     def mine(person: Annotator) -> Statistics:
@@ -147,6 +157,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
         with workspace.catalog(read_only=True) as catalog:
             remaining, today = day_of(catalog, person.name)
             labels = newest_each(catalog.labels.by(person.name))
+            due = tour_is_due(catalog, person.name)
         times = sorted(label.lead_seconds for label in labels if label.lead_seconds)
         return Statistics(
             remaining=remaining,
@@ -154,6 +165,7 @@ def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
             done_ever=len(labels),
             seconds_today=sum(one.lead_seconds for one in labels if one.created >= start_of_today()),
             median_seconds=times[len(times) // 2] if times else 0.0,
+            tour_due=due,
         )
 
     return routes
@@ -233,11 +245,12 @@ def describe(
     url = f"/api/images/{image.id}"
     heat = None
     if detector is not None:
+        notes = stand_in_note(catalog, detector, sender), note_on_image(catalog, detector, image.id)
         heat = ShownMap(
             url=f"{url}/map?detector={detector.id}",
             detector=detector.name,
             threshold=component_threshold_of(detector),
-            note=note_on_image(catalog, detector, image.id),
+            note=" ".join(filter(None, notes)),
         )
     shown_image = ShownImage(
         id=image.id,
@@ -258,6 +271,11 @@ def describe(
         "comments": len(readable),
         "tools": tools,
     }
+
+
+def shown_label(workspace: Workspace, label: Label) -> ShownDraft:
+    """A stored answer, drawn."""
+    return shown(packed_label_map_of(workspace, label), label.lead_seconds, label.created)
 
 
 def shown_draft(draft: Draft | None) -> ShownDraft | None:

@@ -80,6 +80,12 @@ class TriageBody(RequestBody):
     seconds: Seconds = 0.0
 
 
+class TriageUndo(RequestBody):
+    """The leases of a batch to take back."""
+
+    leases: list[Short] = Field(min_length=1, max_length=4 * TRIAGE_IMAGES)
+
+
 class ShownImage(BaseModel):
     """An image as the canvas needs it."""
 
@@ -158,6 +164,8 @@ class Statistics(BaseModel):
     done_ever: int
     seconds_today: float
     median_seconds: float
+    tour_due: bool
+    """Whether this account has not finished the practice images yet."""
 
 
 class TriageImage(BaseModel):
@@ -171,12 +179,42 @@ class TriageGrid(BaseModel):
     category: str
     images: list[TriageImage]
     waiting: int
+    seconds_each: float
+    """Least time for which each image must be on the screen before the batch is confirmed."""
 
 
 class Triaged(BaseModel):
     clean: int
     queued: int
     lost: list[str]
+
+
+class Undone(BaseModel):
+    """How many decisions were taken back, and the leases of those that stay."""
+
+    undone: int
+    kept: list[str]
+
+
+class OwnAnswer(BaseModel):
+    """One of the person's own answers, in a list."""
+
+    image: str
+    prompt: str
+    category: str | None
+    created: float
+    seconds: float
+    classes: list[int]
+    """The classes that are drawn; none for a clean image."""
+    state: Literal["unreviewed", "returned", "approved"]
+    note: str
+    editable: bool
+
+
+class OwnAnswers(BaseModel):
+    answers: list[OwnAnswer]
+    after: str | None
+    """What to ask for the next page with."""
 
 
 class Segment(BaseModel):

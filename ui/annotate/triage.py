@@ -5,12 +5,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from dataengine.records import QueueKind, now
-from pipelines.services.annotation import confirm_triage
 from pipelines.services.schemas import Short
+from pipelines.services.triage import SECONDS_EACH, confirm_triage, undo_triage
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.annotate.annotator import Annotator
-from ui.annotate.schemas import TRIAGE_IMAGES, TriageBody, Triaged, TriageGrid, TriageImage
+from ui.annotate.schemas import (
+    TRIAGE_IMAGES,
+    TriageBody,
+    Triaged,
+    TriageGrid,
+    TriageImage,
+    TriageUndo,
+    Undone,
+)
 from ui.web.errors import ERRORS
 
 KINDS: tuple[QueueKind, ...] = ("triage", "draw")
@@ -34,6 +42,12 @@ def triage_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:
         """Label the clean ones as such and queue the flawed ones for drawing; lost leases change nothing."""
         clean, queued, lost = confirm_triage(workspace, body.clean, body.flawed, person.name, body.seconds)
         return Triaged(clean=clean, queued=queued, lost=lost)
+
+    @routes.post("/undo", response_model=Undone)
+    def undo(body: TriageUndo, person: Annotator) -> Undone:
+        """Take a confirmed batch back: its images wait for triage again."""
+        undone, kept = undo_triage(workspace, body.leases, person.name)
+        return Undone(undone=undone, kept=kept)
 
     return routes
 
@@ -60,5 +74,7 @@ def take_grid(catalog: Catalog, person: str, category: str | None, lease_seconds
                     )
                     for lease in leases
                 ]
-                return TriageGrid(category=str(name), images=images, waiting=waiting[str(name)])
+                return TriageGrid(
+                    category=str(name), images=images, waiting=waiting[str(name)], seconds_each=SECONDS_EACH
+                )
     return None

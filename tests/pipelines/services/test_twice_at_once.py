@@ -11,8 +11,9 @@ import pytest
 from dataengine.errors import Conflict
 from dataengine.masks import pack_label_map
 from dataengine.records import Image, Label, QueueItem, now
-from pipelines.services.annotation import Annotation, confirm_triage, save_draft, skip_image, submit_answer
+from pipelines.services.annotation import Annotation, save_draft, skip_image, submit_answer
 from pipelines.services.reviews import Verdict, Which, review_labels
+from pipelines.services.triage import confirm_triage
 from storage.workspace import Workspace
 
 SIDE = 16

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.browser
 # Reads the label canvas, what the person sees, as the class at the middle of each image pixel.
 SEEN = """(side) => {
   const canvas = document.querySelector("#labels"), { width, height } = canvas;
-  const stage = canvas.getBoundingClientRect(), frame = document.querySelector("#layers").getBoundingClientRect();
+  const box = (id) => document.querySelector(id).getBoundingClientRect();
+  const stage = box("#labels"), frame = box("#layers");
   const rgba = canvas.getContext("2d").getImageData(0, 0, width, height).data;
   const classes = { 213: 1, 86: 2, 240: 3 };
   return Array.from({ length: side * side }, (_, at) => {
@@ -388,31 +389,63 @@ def test_triage_labels_the_rest_clean_and_queues_the_flawed(desk: Desk, server: 
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
     expect(page.locator("#triage-confirm-text")).to_have_text(f"{count - 2} clean, 2 to draw")
+    page.keyboard.press("Enter")  # desks 2.5: not before every image was on the screen
+    assert images.count() == count
+    expect(page.locator("#triage-confirm")).to_be_disabled()
+    expect(page.locator("#triage-seen")).to_contain_text(f"of {count} seen")
+    page.set_viewport_size({"width": 1200, "height": 300})
+    expect(page.locator('#triage-grid [data-seen="yes"]').first).to_be_visible(timeout=PATIENCE_MS)
+    expect(images.last).to_have_attribute("data-seen", "no")  # below the fold
+    page.set_viewport_size({"width": 1200, "height": 1600})
+    expect(page.locator("#triage-confirm")).to_be_enabled(timeout=PATIENCE_MS)
     page.keyboard.press("Enter")
-    expect(page.locator("#triage-title")).not_to_contain_text("…", timeout=PATIENCE_MS)
+    expect(page.locator("#triage-done-text")).to_contain_text(
+        f"{count - 2} confirmed clean", timeout=PATIENCE_MS
+    )
+    expect(page.locator("#outbox")).to_have_attribute("data-waiting", "0", timeout=PATIENCE_MS)
     with server.workspace.catalog(read_only=True) as catalog:
         assert catalog.labels.count("annotator") == before + count - 2
         flawed = [item for item in catalog.queue.of_round("r1") if item.reason == "flawed"]
     assert len(flawed) == 2
+    page.keyboard.press("Backspace")
+    expect(page.locator("#triage-done-text")).to_have_text(f"{count} taken back.", timeout=PATIENCE_MS)
+    with server.workspace.catalog(read_only=True) as catalog:
+        assert catalog.labels.count("annotator") == before
+        assert not [item for item in catalog.queue.of_round("r1") if item.reason == "flawed"]
     page.keyboard.press("Escape")
     expect(page.locator("#layers")).to_be_visible(timeout=PATIENCE_MS)
 
 
 def test_the_tour_teaches_with_three_images_and_sends_nothing(desk: Desk, server: Server) -> None:
     page = desk("curator", tour=True)
+    verdict = page.locator("#lesson-verdict")
     with server.workspace.catalog(read_only=True) as catalog:
         before = catalog.labels.count("curator")
     expect(page.locator("#category")).to_have_text("practice 1 of 3")
     expect(page.locator("#stage")).to_have_attribute("data-regions", "1", timeout=PATIENCE_MS)
     page.keyboard.press("c")
-    expect(page.locator("#message")).to_contain_text("Look again")
+    expect(verdict).to_contain_text("Look again")
+    page.keyboard.press("3")
     page.keyboard.press("a")
-    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # desks 2.3: the class is checked
+    expect(verdict).to_contain_text("this is class 1, shape distortion")
+    page.keyboard.press("Enter")  # desks 2.4: after two misses the answer is there
     expect(page.locator("#category")).to_have_text("practice 2 of 3", timeout=PATIENCE_MS)
-    page.keyboard.press("s")
+    page.keyboard.press("s")  # desks 2.6: skips this one only
+    expect(page.locator("#category")).to_have_text("practice 3 of 3", timeout=PATIENCE_MS)
+    stroke(page, (0.4, 0.4), (0.6, 0.4))
+    page.keyboard.press("Enter")
+    expect(verdict).to_contain_text("There is no artifact here")
+    page.keyboard.press("Control+z")
+    page.keyboard.press("c")
     expect(page.locator("#layers")).not_to_have_attribute(
         "data-image", re.compile("practice"), timeout=PATIENCE_MS
     )
+    expect(page.locator("#lesson")).to_be_hidden()
+    again = desk("curator", tour=True)  # desks 2.7: another browser, the same account
+    expect(again.locator("#lesson")).to_be_hidden()
+    with server.workspace.catalog(read_only=True) as catalog:
+        assert catalog.audit.count("annotate.tour", "curator", 0.0) == 1
     with server.workspace.catalog(read_only=True) as catalog:
         assert catalog.labels.count("curator") == before
 

@@ -5,6 +5,7 @@ import { classColour } from "/static/palette.js";
 import { actionOf, keyOf } from "/static/annotate/keys.js";
 import { PointerTools } from "/static/annotate/pointer_tools.js";
 import { Suggestions } from "/static/annotate/suggestions.js";
+import { Looks } from "/static/annotate/looks.js";
 import { View } from "/static/annotate/view.js";
 
 const REPEATING = ["smaller", "larger", "undo", "redo", "zoom-in", "zoom-out", "next-region", "previous-region"];
@@ -15,6 +16,8 @@ export class Editor {
     Object.assign(this, { root, part: partsOf(root), told: changed, current: null });
     const { part } = this;
     this.view = new View(part("stage"));
+    this.looks = new Looks(this.view, part);
+    for (const kind of ["pointerdown", "wheel"]) part("stage").addEventListener(kind, () => this.say("", "", "bad"), { passive: true });
     this.suggestions = new Suggestions(() => {
       this.view.request();
       this.showTools();
@@ -28,6 +31,7 @@ export class Editor {
     this.view.overlayPainter = (context, pixel) => {
       if (!this.desk.hidden) this.suggestions.paint(context, pixel, this.desk.value);
       this.pointer.paint(context, pixel);
+      this.hint?.(context, pixel);
     };
     for (const id of ["size", "opacity", "tolerance"]) part(id).addEventListener("input", () => this.showTools());
     part("threshold").addEventListener("input", () => {
@@ -39,7 +43,9 @@ export class Editor {
     for (const button of root.querySelectorAll("button[data-tool]")) button.addEventListener("click", () => this.takeTool(button.dataset.tool));
   }
 
-  say(text, kind = "") {
+  // With `instead`, only a message of that kind is replaced.
+  say(text, kind = "", instead = null) {
+    if (instead !== null && this.part("message").dataset.kind !== instead) return;
     this.part("message").textContent = text;
     this.part("message").dataset.kind = kind;
   }
@@ -59,6 +65,7 @@ export class Editor {
   open(loaded, { image, classes, threshold, tools = [] }) {
     const { width, height, labels } = loaded, { desk, part } = this, side = Math.min(width, height);
     this.current = loaded;
+    this.hint = null;
     Object.assign(desk, { labels, tools });
     desk.segmenter?.forget();
     this.pointer.abort();
@@ -107,8 +114,10 @@ export class Editor {
     part("tolerance-value").textContent = part("tolerance").value;
     part("opacity-value").textContent = `${part("opacity").value} %`;
     part("threshold-value").textContent = `${part("threshold").value} %`;
+    // One of the two rows always stands there, so that nothing below it moves.
     part("tolerance-row").hidden = desk.tool !== "wand";
-    part("size-row").hidden = !["brush", "eraser"].includes(desk.tool);
+    part("size-row").hidden = desk.tool === "wand";
+    part("size").disabled = !["brush", "eraser"].includes(desk.tool);
     view.canvases.heat.style.opacity = desk.hidden ? 0 : part("opacity").value / 100;
     view.canvases.labels.style.opacity = desk.hidden ? 0 : 1;
     part("hide").setAttribute("aria-pressed", desk.hidden);
@@ -123,7 +132,7 @@ export class Editor {
     for (const button of part("classes").children) {
       const value = Number(button.dataset.value), count = desk.labels?.counts[value] ?? 0;
       button.setAttribute("aria-checked", value === desk.value);
-      button.querySelector(".count").textContent = count ? `${count} px` : "";
+      button.querySelector(".count").textContent = count ? `${count.toLocaleString("en")} px` : "";
     }
   }
 
@@ -191,7 +200,7 @@ export class Editor {
     this.view.touch(suggestions.accept(index, desk.value));
     desk.labels.end();
     this.changed();
-    this.say(`Accepted: ${suggestions.regions[index].area} pixels.`);
+    this.say(`Accepted: ${suggestions.regions[index].area.toLocaleString("en")} pixels.`);
   }
 
   reject(index) {
@@ -218,7 +227,7 @@ export class Editor {
     const { suggestions } = this, region = suggestions.walk(direction);
     if (!region) return;
     const how = region.accepted ? "accepted" : region.rejected ? "rejected" : "open";
-    this.say(`Suggestion ${suggestions.chosen + 1} of ${suggestions.regions.length}: ${region.area} pixels, ${how}.`);
+    this.say(`Suggestion ${suggestions.chosen + 1} of ${suggestions.regions.length}: ${region.area.toLocaleString("en")} pixels, ${how}.`);
   }
 
   // ---- keys and buttons ----
@@ -238,7 +247,7 @@ export class Editor {
       accept: onChosen((index) => this.accept(index)), reject: onChosen((index) => this.reject(index)),
       "accept-all": () => this.acceptAll(), "next-region": () => this.walk(1), "previous-region": () => this.walk(-1),
       smaller: () => this.resize(-1), larger: () => this.resize(1), undo: () => this.step("undo"), redo: () => this.step("redo"),
-      hide: () => this.hide(), fit: () => view.fit(), "zoom-in": zoom(1.4), "zoom-out": zoom(1 / 1.4),
+      hide: () => this.hide(), smooth: () => this.looks.toggleSmooth(), fit: () => view.fit(), "zoom-in": zoom(1.4), "zoom-out": zoom(1 / 1.4),
       ...Object.fromEntries(["select", "brush", "eraser", "lasso", "fill", "wand", "assist"].map((tool) => [tool, () => this.takeTool(tool)])),
     };
   }

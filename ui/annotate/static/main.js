@@ -10,20 +10,26 @@ import { Segmenter } from "/static/annotate/segment.js";
 import { OutboxSender } from "/static/annotate/outbox.js";
 import { drafts, outbox } from "/static/annotate/draft_store.js";
 import { TaskQueue, keepLeases, load } from "/static/annotate/task_queue.js";
-import { endTour, practice, tourIsDue, verdict } from "/static/annotate/tour.js";
+import { OwnAnswers } from "/static/annotate/own_answers.js";
+import { answerPainter, answerText, endTour, isShown, practice, showLesson, tourIsDue, verdict } from "/static/annotate/tour.js";
 import { Triage } from "/static/annotate/triage.js";
 
 const RETRY_MS = 5000;
 const SERVER_DRAFT_MS = 4000;
+const CLASSES = ["shape distortion", "unreasonable content", "watermark"];
 
-const person = (await currentSession()).name;
+const { name: person, roles } = await currentSession();
 const tasks = new TaskQueue(person), timer = new ActiveTimer();
-const editor = new Editor($("bench"), { changed: saveDraft }), { desk, pointer, view } = editor;
+const editor = new Editor($("bench"), { changed: drawn }), { desk, pointer, view } = editor;
 const say = (...message) => editor.say(...message);
 const sender = new OutboxSender(person, (state) => showOutbox(state, { reopen, drop }), confirmed);
 const triage = new Triage(sender, timer, say, () => (tasks.current ? showTools() : advance()));
 const segmenter = new Segmenter(desk, view, tasks, act);
 desk.segmenter = segmenter;
+const own = new OwnAnswers(openOwn);
+// The curation desk opens an image by name, and wants its person back afterwards.
+const asked = new URLSearchParams(location.search), wanted = asked.get("image");
+const back = /^\/curate([/?#]|$)/.test(asked.get("back") ?? "") ? asked.get("back") : null;
 const day = { remaining: 0, done: 0 };
 let busy = false, lessons = [], serverDraftAt = 0, savedChanges = 0, resting = 0;
 
@@ -58,6 +64,11 @@ async function reopen(entry) {
 // ---- drafts ----
 
 // After every change of the label map: stores a draft in the browser at once, on the server a little later.
+function drawn() {
+  if (tasks.current?.lesson) showLesson(tasks.current);
+  saveDraft();
+}
+
 function saveDraft() {
   const { current } = tasks;
   if (!current || current.lesson || !current.labels.changes || current.labels.changes === savedChanges) return;
@@ -96,26 +107,37 @@ function show(loaded) {
   serverDraftAt = savedChanges = labels.changes;
   editor.open(loaded, { image: task.image.id, classes: task.classes, threshold: firstThreshold(task.map), tools: task.tools });
   timer.reset(loaded.seconds);
-  $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No prediction for this image.";
+  $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No detector has looked at this image yet.";
   $("map-group").classList.toggle("none", !task.map);
   $("prompt").textContent = task.image.prompt || "No prompt.";
   $("category").textContent = task.image.category ?? "";
   $("comment-count").textContent = task.comments || "";
   $("returned").hidden = !task.note;
-  $("returned").textContent = task.note ? `Returned: ${task.note}` : "";
+  $("returned").textContent = task.note ? `Returned by a curator: ${task.note}${labels.painted || loaded.restored ? "" : " You had answered that the image is clean."}` : "";
+  showLesson(loaded);
   $("empty").hidden = true;
   $("comment-button").disabled = Boolean(loaded.lesson);
   if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
-  say(loaded.restored ? "Draft restored." : "");
+  say(loaded.restored ? "Draft restored." : task.answer && !task.note && task.lease ? "Your earlier answer." : "");
   showTools();
 }
 
-function rest() {
+const NOTHING = ["Nothing to label right now", "Images appear here when a curator sends some, or when a round reaches its labelling stage. This page checks every few seconds."];
+const OFFLINE = ["Cannot reach the server", "Your answers are safe on this device. This page tries again every few seconds."];
+const SIGNED_OUT = ["You are signed out", "Your answers are safe on this device. Sign in again to continue."];
+
+// An empty stage that says why it is empty, and tries again.
+function rest([title, text] = NOTHING) {
   tasks.current = null;
   editor.close();
+  showLesson(null);
   $("empty").hidden = false;
-  $("prompt").textContent = $("category").textContent = "";
-  day.remaining = 0;
+  $("empty-title").textContent = title;
+  $("empty-text").textContent = text;
+  $("prompt").textContent = $("category").textContent = $("map-hint").textContent = "";
+  $("returned").hidden = true;
+  say("", "", "bad");
+  if (title === NOTHING[0]) day.remaining = 0;
   showTools();
   clearTimeout(resting);
   resting = setTimeout(() => !tasks.current && !triage.open && advance(), RETRY_MS);
@@ -130,28 +152,29 @@ function putBack() {
 }
 
 async function advance(prefer) {
-  await act(async () => {
+  const error = await act(async () => {
     tasks.current = null;
     const lesson = lessons.shift();
     const loaded = lesson ?? (await tasks.next(prefer));
     if (!loaded) return rest();
     show(loaded);
-    if (lesson) return say(lesson.lesson.text);
-    tasks.fill().catch(() => {});
+    if (!lesson) tasks.fill().catch(() => {});
   });
-  if (!tasks.current && $("empty").hidden) resting = setTimeout(() => !tasks.current && advance(), RETRY_MS);
+  if (error && !tasks.current) rest(error instanceof Unreachable ? OFFLINE : error.status === 401 ? SIGNED_OUT : ["The next image could not be loaded", error.message]);
 }
 
-// Runs one action at a time; errors are shown, and no work is lost.
+// Runs one action at a time; errors are shown and returned, and no work is lost.
 async function act(action) {
-  if (busy) return;
+  if (busy) return null;
   busy = true;
   try {
     await action();
+    return null;
   } catch (error) {
     say(error.status === 401 ? "You are signed out. Sign in again in another tab; your work is safe on this device."
       : error instanceof Unreachable ? "Cannot reach the server. Your answers are safe on this device." : error.message, "bad");
     if (error.status === 401) $("outbox").hidden = $("sign-in").hidden = false;
+    return error;
   } finally {
     busy = false;
   }
@@ -162,6 +185,7 @@ async function act(action) {
 async function answer(clean) {
   const { current } = tasks;
   if (!current || busy || pointer.busy) return;
+  if (current.lesson && isShown(current)) return nextLesson();
   if (clean && current.labels.painted) return say(`You have painted something: erase it first, or press ${keyOf("submit")} to submit it.`, "bad");
   if (!clean && !current.labels.painted) return say(`Nothing is painted. If the image is clean, press ${keyOf("clean")}.`, "bad");
   if (current.lesson) return judgeLesson(current, clean);
@@ -174,21 +198,39 @@ async function answer(clean) {
     };
     await sender.add("/api/annotate/submit", body, image.id);
     drafts.drop(person, image.id).catch(() => {});
-    if (lease && !revision) {
-      day.done++;
-      day.remaining = Math.max(0, day.remaining - 1);
-    }
+    if (lease) day.remaining = Math.max(0, day.remaining - 1);
+    if (lease && !revision) day.done++;
     kept = true;
   });
-  if (kept) await advance();
+  if (kept) await leaveOrAdvance(current);
 }
 
+// The image that Curate asked for leads back there, once the server has what was decided.
+async function leaveOrAdvance({ task }) {
+  if (!back || task.image.id !== wanted) return advance();
+  await sender.flush();
+  if (!(await outbox.of(person)).length) return location.assign(back);
+  return advance();
+}
+
+// ---- practice ----
+
 async function judgeLesson(current, clean) {
-  const { good, text } = verdict(current, clean);
-  if (!good) return say(text, "bad");
-  if (!lessons.length) finishTour();
+  const { good, text, hint } = verdict(current, clean, current.task.classes);
+  if (good) return nextLesson(text);
+  current.misses++;
+  if (isShown(current)) {
+    editor.hint = answerPainter(current);
+    view.request();
+  }
+  showLesson(current, `${text} ${isShown(current) ? answerText(current, current.task.classes) : hint}`);
+}
+
+async function nextLesson(text = "") {
+  if (!lessons.length) endTour();
   await advance();
-  say(`${text} ${lessons.length || tasks.current?.lesson ? tasks.current?.lesson?.text ?? "" : "The tour is over; these images are real."}`);
+  if (tasks.current?.lesson) showLesson(tasks.current, text, true);
+  else say(`${text} Practice is over; these images are real.`.trim());
 }
 
 function finishTour() {
@@ -196,14 +238,15 @@ function finishTour() {
   lessons = [];
 }
 
+async function beginTour() {
+  lessons = await practice(tasks.current?.task.classes ?? CLASSES);
+}
+
 async function skip() {
   const { current } = tasks;
   if (!current || busy || pointer.busy) return;
-  if (current.lesson) {
-    finishTour();
-    return advance();
-  }
-  if (current.task.lease === null) return advance();
+  if (current.lesson) return nextLesson();
+  if (current.task.lease === null) return leaveOrAdvance(current);
   const reason = await askReason();
   if (reason === null || tasks.current !== current) return;
   await act(async () => {
@@ -211,7 +254,7 @@ async function skip() {
     drafts.drop(person, current.task.image.id).catch(() => {});
     day.remaining = Math.max(0, day.remaining - 1);
   });
-  await advance();
+  await leaveOrAdvance(current);
 }
 
 async function previous() {
@@ -222,20 +265,32 @@ async function previous() {
     const before = tasks.current?.task.lease === null ? tasks.current.task.image.id : null;
     const task = await get(`/api/annotate/previous${before ? `?before=${encodeURIComponent(before)}` : ""}`);
     if (!task) return say("There is no earlier image.");
-    putBack();
-    show(await load(task, person));
-    say(`Your earlier answer: change it and submit again, or press ${keyOf("skip")} to continue.`);
+    await showEarlier(task);
   });
+}
+
+async function showEarlier(task) {
+  putBack();
+  show(await load(task, person));
+  say(`Your earlier answer: change it and submit again, or press ${keyOf("skip")} to continue.`);
+}
+
+// One of the own answers, from their list; one that is current already stays.
+async function openOwn(image) {
+  if (pointer.busy || tasks.current?.task.image.id === image) return;
+  await act(async () => showEarlier(await get(`/api/annotate/previous?image=${encodeURIComponent(image)}`)));
 }
 
 function confirmed(entry, stored) {
   if (entry.path.endsWith("/submit")) say(`Saved, revision ${stored.revision}.`);
   clearTimeout(confirmed.timer);
-  confirmed.timer = setTimeout(countAgain, 1500);
+  confirmed.timer = setTimeout(() => countAgain(), 1500);
 }
 
-async function countAgain() {
-  const statistics = await get("/api/annotate/mine").catch(() => null);
+const numbers = () => get("/api/annotate/mine").catch(() => null);
+
+async function countAgain(pending = numbers()) {
+  const statistics = await pending;
   if (!statistics || (await outbox.of(person)).length) return;
   Object.assign(day, { remaining: statistics.remaining, done: statistics.done_today });
   showTools();
@@ -252,22 +307,17 @@ const DO = {
   submit: () => (pointer.loop ? pointer.closeLoop(false) : answer(false)), clean: () => answer(true), skip, previous,
   triage: async () => {
     if (tasks.current?.lesson) finishTour();
-    await act(() => triage.enter());
+    if (await act(() => triage.enter())) await triage.leave();
   },
+  answers: () => own.show(sender.flush(), tasks.current?.task.classes ?? CLASSES),
   comment: () => tasks.current && !tasks.current.lesson && showComments(tasks.current.task.image.id, say),
   guide: () => showFromTop("guide"), help: () => showFromTop("help"),
 };
-const WITHOUT_IMAGE = ["help", "guide", "triage", "previous"];
+const WITHOUT_IMAGE = ["help", "guide", "triage", "previous", "answers"];
 
 addEventListener("keydown", (event) => {
   if (document.querySelector("dialog[open]") || event.target.matches?.("input:not([type=range]), textarea")) return;
-  if (triage.open) {
-    if (event.key === "Enter") {
-      event.preventDefault();
-      triage.confirm();
-    } else if (event.key === "Escape") triage.leave();
-    return;
-  }
+  if (triage.open) return triage.keydown(event);
   editor.keydown(event, event.target === view.stage || event.target === document.body, DO, run);
 });
 addEventListener("keyup", (event) => editor.keyup(event));
@@ -280,8 +330,12 @@ function run(action) {
 $("tour-again").addEventListener("click", async () => {
   $("help").close();
   putBack();
-  lessons = await practice(desk.labels ? tasks.current.task.classes : ["shape distortion", "unreasonable content", "watermark"]);
+  await act(beginTour);
   await advance();
+});
+$("lesson-end").addEventListener("click", () => {
+  finishTour();
+  advance();
 });
 
 // Focus goes to a button that may be below the fold.
@@ -294,9 +348,19 @@ wireKeys(() => editor.showKeys());
 editor.showKeys();
 showTools();
 sender.flush();
-// The curation desk opens an image by name.
-const wanted = new URLSearchParams(location.search).get("image");
-if (tourIsDue() && !wanted) lessons = await practice(["shape distortion", "unreasonable content", "watermark"]).catch(() => []);
-countAgain();
-await advance(new URLSearchParams(location.search).get("image") ?? localStorage.getItem(`clinic.current.${person}`));
+if (back) {
+  $("back").hidden = false;
+  $("back").href = back;
+}
+const first = numbers();
+countAgain(first);
+if (wanted) await reserve();
+else if (tourIsDue(await first)) await beginTour().catch(() => {});
+await advance(wanted ?? localStorage.getItem(`clinic.current.${person}`));
 document.body.dataset.ready = "true";
+
+// An image that Curate opened leaves the queue when its page is left without an answer; here its page is back.
+async function reserve() {
+  const task = await get(`/api/annotate/next?prefer=${encodeURIComponent(wanted)}`).catch(() => null);
+  if (task?.image.id !== wanted && roles.some((role) => ["curator", "admin"].includes(role))) await post("/api/curate/open", { image: wanted }).catch(() => {});
+}

@@ -82,6 +82,9 @@ export async function showComments(image, say) {
   dialog.showModal();
   $("comment-text").focus();
   let comments = [];
+  $("comment-text").onkeydown = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("comment-form").requestSubmit();
+  };
   $("comment-form").onsubmit = async (event) => {
     event.preventDefault();
     const text = $("comment-text").value.trim();

@@ -30,7 +30,7 @@ export class View {
     this.cursor = part("brush");
     this.overlayPainter = () => {};
     this.moved = () => {};
-    Object.assign(this, { labels: null, bitmap: null, heat: null, smooth: true, fillOpacity: 0.65 });
+    Object.assign(this, { labels: null, bitmap: null, heat: null, smooth: true, tints: OPAQUE });
     // What the next frame repaints: the visible part of the image, the outlines, a box of the label map.
     Object.assign(this, { stale: false, outdated: false, dirty: null });
     Object.assign(this, { frame: 0, scale: 1, x: 0, y: 0, fitted: true });
@@ -50,6 +50,13 @@ export class View {
   close() {
     this.layers.hidden = this.cursor.hidden = true;
     this.labels = this.bitmap = this.heat = null;
+    this.repaint();
+  }
+
+  // Whether enlarged pixels are smoothed, and how opaque labels are inside their outline.
+  look(smooth, opacity) {
+    this.smooth = smooth;
+    this.tints = new Uint32Array(classTints(Math.round(255 * opacity)).buffer);
     this.repaint();
   }
 
@@ -173,7 +180,7 @@ export class View {
     const width = right - left, height = bottom - top;
     const values = sampled(this.labels, { left: left - 1, top: top - 1, width: width + 2, height: height + 2 }, scale, x, y);
     const data = new ImageData(width, height);
-    shade(values, width, height, new Uint32Array(classTints(Math.round(255 * this.fillOpacity)).buffer), new Uint32Array(data.data.buffer));
+    shade(values, width, height, this.tints, new Uint32Array(data.data.buffer));
     canvas.getContext("2d").putImageData(data, left, top);
   }
 

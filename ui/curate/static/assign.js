@@ -13,5 +13,6 @@ export const selectedPeople = (root) => [...root.querySelectorAll("input[name=pe
 // Reserves the image for this person and opens it on the annotation page, with that author's label as a draft.
 export async function openCanvas(image, author = null) {
   const opened = await tell(post("/api/curate/open", { image, author }));
-  if (opened) location.assign(opened.url);
+  const here = location.pathname + location.search + location.hash;
+  if (opened) location.assign(`${opened.url}&back=${encodeURIComponent(here)}`);
 }
