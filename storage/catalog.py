@@ -21,6 +21,7 @@ from storage.repositories.images import Features, HardCategories, Images, Predic
 from storage.repositories.labels import Classes, LabelMapStatistics, Labels, Reviews
 from storage.repositories.models import Detectors, Generators, Treatments
 from storage.repositories.queue import Assignees, Queue
+from storage.repositories.settings import Settings
 from storage.repositories.studies import Guests, Invitations, Studies, Votes
 from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 
@@ -67,6 +68,7 @@ class Catalog:
     audit: Audit
     endpoints: Endpoints
     classes: Classes
+    settings: Settings
     connection: Connection
     """The open transaction, for `storage` itself."""
 

@@ -36,7 +36,8 @@ ORDER = {
     "storage": "addresses locations tables migrations repositories engine catalog accounts stores migrate "
     "workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
-    "ui": "config web runs home annotate curate train treat rounds study admin label_studio desks server",
+    "ui": "config web runs home account annotate curate train treat rounds study admin label_studio desks "
+    "server",
 }
 """The rooms and files of every folder that has rooms, from the lowest up: each may import those before it.
 Folders of files alone need no order; there, too, nothing may import in a circle."""

@@ -11,7 +11,7 @@ RoundState = Literal["running", "waiting", "done", "failed", "cancelled"]
 STAGE_JOB = "stage"
 """The kind of a job that runs a round's stage."""
 JOB_KINDS = (
-    *("import", "backup", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine"),
+    *("import", "backup", "restore", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine"),
     *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair", "dreambooth"),
 )
 """The kinds of jobs outside rounds; `pipelines.worker.handlers` runs each."""

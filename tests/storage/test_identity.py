@@ -15,7 +15,7 @@ from storage.identity import MARK, identity_of, owns_blobs
 from storage.maintenance.collect_garbage import collect
 from storage.opening import create_workspace, open_workspace
 from storage.workspace import CATALOG_FILE, Workspace
-from tests.storage.later_columns import LATER_COLUMNS
+from tests.storage.later_columns import LATER_COLUMNS, LATER_TABLES
 
 
 def filled(folder: Path, blob_url: str | None = None) -> Workspace:
@@ -130,7 +130,8 @@ def test_an_older_catalog_beside_todays_blobs_clears_nothing(tmp_path: Path) -> 
 def test_an_upgraded_catalog_gets_its_identity(tmp_path: Path) -> None:
     workspace = filled(tmp_path / "w")
     with workspace.engine.begin() as connection:
-        connection.execute(text("DROP TABLE workspace"))
+        for table in ("workspace", *LATER_TABLES):
+            connection.execute(text(f"DROP TABLE {table}"))
         later = {"jobs": ("failure", "failures", "failed_at"), **LATER_COLUMNS}
         for table, columns in later.items():
             for column in columns:

@@ -17,7 +17,7 @@ from storage.locations import Places, unregistered_folder
 from storage.opening import create_workspace, open_workspace
 from storage.tables import metadata
 from storage.workspace import CATALOG_FILE, Workspace
-from tests.storage.later_columns import LATER_COLUMNS
+from tests.storage.later_columns import LATER_COLUMNS, LATER_TABLES
 
 PLACES = Places(Path("/srv/clinic"), lambda: {"big disk": "/data", "deep": "/data/deep"})
 
@@ -153,6 +153,8 @@ def test_an_older_catalogs_paths_are_rewritten_on_opening(tmp_path: Path) -> Non
             catalog.create_function("absolute", 1, absolute)
             catalog.execute(f"UPDATE {table} SET {column} = absolute({column})")
         catalog.execute("UPDATE alembic_version SET version_num = '0007'")
+        for table in LATER_TABLES:
+            catalog.execute(f"DROP TABLE {table}")
         for table, columns in LATER_COLUMNS.items():
             for column in columns:
                 catalog.execute(f"ALTER TABLE {table} DROP COLUMN {column}")

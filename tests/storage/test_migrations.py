@@ -16,6 +16,7 @@ from storage import tables
 from storage.catalog import Catalog
 from storage.engine import make_engine
 from storage.migrate import REVISION, _scripts, migrate, revision, upgrade
+from tests.storage.later_columns import AFTER_0011, LATER_TABLES
 
 
 def test_migrations_make_exactly_the_schema(database_url: str) -> None:
@@ -162,7 +163,11 @@ def test_the_clinics_detectors_learn_what_they_were_made_for(engine: Engine) -> 
             catalog.detectors.add(DetectorVersion(id=id, name=id, checkpoint=id, parent=parent))
         catalog.commit()
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE detectors DROP COLUMN domain"))
+        for table, columns in {**AFTER_0011, "detectors": ("domain",)}.items():
+            for column in columns:
+                connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        for table in LATER_TABLES:
+            connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0010'"))
     migrate(engine)
     with Catalog(engine) as catalog:

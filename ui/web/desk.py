@@ -21,6 +21,7 @@ from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.web.access import SHARED_PATHS, AccessTable
 from ui.web.pages import render
+from ui.web.policy import PAGES, ContentPolicy
 from ui.web.sessions import SessionManager
 
 
@@ -60,6 +61,8 @@ class Desk:
     """Paths whose requests may be as large as the server's `max_body_bytes`; others hold 1 MiB."""
     routers: Callable[[Site], Iterable[APIRouter]] = no_routers
     mount_gradio: Callable[[FastAPI, Site], None] | None = None
+    policy: ContentPolicy = PAGES
+    """The content policy of everything below `path`."""
 
     @property
     def name(self) -> str:
@@ -85,7 +88,8 @@ def access_table(desks: Iterable[Desk]) -> AccessTable:
         if desk.mount_gradio is not None:
             gradio.add(desk.path)
     large = frozenset().union(*(desk.large_bodies for desk in desks))
-    return AccessTable(paths, frozenset(gradio), large)
+    policies = {desk.path: desk.policy for desk in desks if desk.path and desk.policy is not PAGES}
+    return AccessTable(paths, frozenset(gradio), large, policies)
 
 
 def listed(desks: Iterable[Desk]) -> list[Desk]:

@@ -88,11 +88,14 @@ function showTools() {
   $("done").textContent = day.done;
 }
 
-function drawClasses(names) {
-  $("classes").replaceChildren(...names.map((name, at) => h("button", { type: "button", role: "radio", "data-value": at + 1, onclick: () => choose(at + 1) },
-    h("span", { class: "swatch", style: { background: `rgb(${classColour(at + 1)})` } }), h("span", { class: "name" }, name), h("span", { class: "count" }),
+// Buttons of the offered classes, each with the key of its place; a retired class only colours earlier labels.
+function drawClasses(names, offered) {
+  $("classes").replaceChildren(...offered.map((value, at) => h("button", { type: "button", role: "radio", "data-value": value, onclick: () => choose(value) },
+    h("span", { class: "swatch", style: { background: `rgb(${classColour(value)})` } }), h("span", { class: "name" }, names[value - 1]), h("span", { class: "count" }),
     at < 9 ? h("kbd", {}, at + 1) : null)));
 }
+
+const valueAt = (place) => Number($("classes").children[place - 1]?.dataset.value ?? 0);
 
 async function drop(entry) {
   await outbox.drop(entry.key);
@@ -120,7 +123,7 @@ async function reopen(entry) {
 // ---- tools ----
 
 function choose(value) {
-  if (value > $("classes").children.length) return;
+  if (!value) return;
   desk.value = value;
   if (desk.tool === "eraser") desk.tool = "brush";
   view.request();
@@ -251,11 +254,13 @@ function show(loaded) {
   $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No prediction for this image.";
   $("map-group").classList.toggle("none", !task.map);
   $("assist-tool").hidden = !task.tools.includes("assist");
-  if ($("classes").dataset.names !== task.classes.join("\n")) {
-    $("classes").dataset.names = task.classes.join("\n");
-    drawClasses(task.classes);
+  const offered = task.offered ?? task.classes.map((_, at) => at + 1);
+  const drawn = [...task.classes, ...offered].join("\n");
+  if ($("classes").dataset.drawn !== drawn) {
+    $("classes").dataset.drawn = drawn;
+    drawClasses(task.classes, offered);
   }
-  if (desk.value > task.classes.length) desk.value = 1;
+  if (!offered.includes(desk.value)) desk.value = offered[0];
   $("prompt").textContent = task.image.prompt || "No prompt.";
   $("category").textContent = task.image.category ?? "";
   $("comment-count").textContent = task.comments || "";
@@ -454,7 +459,7 @@ addEventListener("keydown", (event) => {
   if (event.repeat && !REPEATING.includes(action)) return event.preventDefault();
   event.preventDefault();
   if (action === "pan") pointer.space = true;
-  else if (action.startsWith("class-")) choose(Number(action.slice(6)));
+  else if (action.startsWith("class-")) choose(valueAt(Number(action.slice(6))));
   else if (tasks.current || WITHOUT_IMAGE.includes(action)) DO[action]();
   view.stage.classList.toggle("panning", pointer.space);
 });
