@@ -15,7 +15,7 @@ from tests.bench.harness import Figure, bootstrap, figure, quick
 from tests.services import chromium_path
 from tests.ui.browsing import FLAGS
 
-ROW = '.gradio-container td:visible:has-text("ada")'
+ROW = '[data-testid^="cell-"]:visible:has-text("ada")'
 """The admin's own row in the table of accounts, which comes from the server with the page's first request."""
 
 

@@ -35,7 +35,7 @@ def classes_tab(workspace: Workspace, tab: gr.Tab) -> None:
             place = gr.Number(label="Place", minimum=1, precision=0, min_width=90)
             retired = gr.Checkbox(label="Retired", min_width=110)
             save = gr.Button("Save", size="sm", min_width=90)
-    gr.Markdown("#### Add a class", container=False)
+    gr.Markdown("## Add a class", container=False)
     with gr.Row(elem_classes="line"):
         added_name = gr.Textbox(label="Name", max_length=60, scale=3)
         added_color = gr.Textbox(label="Colour (empty: the palette’s)", max_length=7, min_width=130)
@@ -97,7 +97,7 @@ def shown(workspace: Workspace, value: int | None) -> list[Any]:
         table,
         gr.update(visible=True),
         one,
-        f"#### {plain(one.name)}",
+        f"## {plain(one.name)}",
         one.name,
         classes.color_of(one),
         one.place,

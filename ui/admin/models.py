@@ -10,13 +10,13 @@ import pandas as pd
 from dataengine.records import DetectorVersion, Endpoint, GeneratorVersion
 from pipelines.services import detectors, generators
 from pipelines.services.admin.endpoint_tests import KIND_HELP, check_endpoint, check_registered
-from pipelines.services.endpoints import KINDS, add_endpoint, remove_endpoint
+from pipelines.services.endpoints import KINDS, TAGS, add_endpoint, remove_endpoint
 from storage.queries.uses import uses_of_detector, uses_of_generator
 from storage.workspace import Workspace
 from ui.admin.gradio_kit import READING, SHOWN, acting, checked, plain, when
 from ui.web.access import ADMINS
 
-ENDPOINTS = ("kind", "name", "location", "registered")
+ENDPOINTS = ("kind", "name", "location", "tags", "registered")
 MODELS = ("what", "name", "state", "made", "id")
 GENERATOR, DETECTOR = "generator", "detector"
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
@@ -24,7 +24,7 @@ QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
 def models_tab(workspace: Workspace, tab: gr.Tab, allowed_networks: Sequence[str]) -> None:
     """Build the tab inside the open one, and load it when that is opened."""
-    gr.Markdown("#### What browsers may choose from", container=False)
+    gr.Markdown("## What browsers may choose from", container=False)
     endpoints = gr.Dataframe(headers=list(ENDPOINTS), interactive=False, label="Registered", **SHOWN)
     with gr.Row(elem_classes="line"):
         doomed = gr.Dropdown(label="Entry", choices=[], scale=4)
@@ -34,10 +34,11 @@ def models_tab(workspace: Workspace, tab: gr.Tab, allowed_networks: Sequence[str
         kind = gr.Dropdown(list(KINDS), value=KINDS[0], label="Kind", min_width=130)
         name = gr.Textbox(label="Name", max_length=100, min_width=130)
         location = gr.Textbox(label="Folder, hub id or URL", max_length=500, scale=2, min_width=220)
+        tags = gr.Textbox(label="Tags, by commas", max_length=450, min_width=130)
         test = gr.Button("Test", size="sm", min_width=90)
         register = gr.Button("Register", variant="primary", size="sm", min_width=100)
     about = gr.Markdown(help_of(KINDS[0]), container=False, elem_classes="hint")
-    gr.Markdown("#### Generators and detectors of this workspace", container=False)
+    gr.Markdown("## Generators and detectors of this workspace", container=False)
     models = gr.Dataframe(headers=list(MODELS), interactive=False, label="Models", **SHOWN)
     chosen = gr.State(None)
     uses = gr.Markdown(
@@ -58,9 +59,9 @@ def models_tab(workspace: Workspace, tab: gr.Tab, allowed_networks: Sequence[str
         return help_of(kind)
 
     @checked(ADMINS, "registering an endpoint")
-    def register_endpoint(kind: str, name: str, location: str, request: gr.Request) -> list[Any]:
+    def register_endpoint(kind: str, name: str, location: str, tags: str, request: gr.Request) -> list[Any]:
         actor = acting(request, ADMINS, "registering an endpoint")
-        add_endpoint(workspace, kind, name, location, actor, allowed_networks)
+        add_endpoint(workspace, kind, name, location, actor, allowed_networks, tags.split(","))
         return endpoint_table(workspace)
 
     @checked(ADMINS, "removing an endpoint")
@@ -103,7 +104,7 @@ def models_tab(workspace: Workspace, tab: gr.Tab, allowed_networks: Sequence[str
     form = [kind, name, location]
     test.click(test_form, form, None, api_name="test", **QUIET)
     test_entry.click(test_registered, [doomed], None, api_name="test_registered", **QUIET)
-    register.click(register_endpoint, form, registered, api_name="register", **QUIET)
+    register.click(register_endpoint, [*form, tags], registered, api_name="register", **QUIET)
     remove.click(drop_endpoint, [doomed], registered, api_name="remove", **QUIET)
     models.select(pick, None, versions, api_name=False, **READING)
     take_off.click(remove_model, [chosen, reason], versions, api_name=False, **QUIET)
@@ -125,7 +126,10 @@ def endpoint_table(workspace: Workspace) -> list[Any]:
     """Everything registered, as a table and as choices."""
     with workspace.catalog(read_only=True) as catalog:
         registered = catalog.endpoints.list()
-    rows = [[one.kind, one.name, shown_location(one), when(one.created)] for one in registered]
+    rows = [
+        [one.kind, one.name, shown_location(one), ", ".join(one.settings.get(TAGS, ())), when(one.created)]
+        for one in registered
+    ]
     choices = [(f"{one.kind} · {one.name}", one.id) for one in registered]
     return [pd.DataFrame(rows, columns=list(ENDPOINTS)), gr.update(choices=choices, value=None)]
 

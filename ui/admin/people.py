@@ -45,7 +45,7 @@ def people_tab(site: Site, blocks: gr.Blocks) -> None:
             reopen = gr.Button("Activate", size="sm", min_width=110)
             confirm = gr.Textbox(label="Type the name to delete the account", max_length=64, scale=3)
             delete = gr.Button("Delete", variant="stop", size="sm", min_width=110)
-    gr.Markdown("#### Add a person", container=False)
+    gr.Markdown("## Add a person", container=False)
     with gr.Row(elem_classes="line"):
         added_name = gr.Textbox(label="Name", max_length=64, scale=2)
         added_password = gr.Textbox(
@@ -213,7 +213,7 @@ def editor_of(account: Account | None, names: list[str]) -> list[Any]:
     ]
     return [
         gr.update(visible=True),
-        f"#### {plain(user.name)}",
+        f"## {plain(user.name)}",
         gr.update(choices=names, value=user.name),
         list(user.roles),
         pd.DataFrame(rows, columns=list(SESSIONS)),

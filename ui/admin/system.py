@@ -45,7 +45,7 @@ def system_tab(workspace: Workspace, tab: gr.Tab) -> None:
     with gr.Row(elem_classes="line"):
         level = gr.Dropdown(list(worker_logs.LEVELS), label="Log level of all workers", min_width=160)
         save_level = gr.Button("Save level", size="sm", min_width=110)
-    gr.Markdown("#### Backups", container=False)
+    gr.Markdown("## Backups", container=False)
     with gr.Row(elem_classes="line"):
         hours = gr.Number(
             label="Every … hours (0: never)", minimum=0, maximum=backups.MOST_HOURS, min_width=140

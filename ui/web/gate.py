@@ -24,7 +24,7 @@ UNAVAILABLE = "the catalog's database does not answer; try again in a minute, or
 
 
 ACCOUNT = "/account"
-BEFORE_CHANGE = (ACCOUNT, "/api/account", "/api/session", "/logout", "/api/logout")
+BEFORE_CHANGE = (ACCOUNT, "/api/account", "/api/session", "/classes.css", "/logout", "/api/logout")
 """What a person may ask for whose password an admin chose."""
 CHANGE = "choose a password of your own first, under /account"
 SIGNING_OUT = ("/logout", "/api/logout")

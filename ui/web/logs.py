@@ -59,10 +59,16 @@ def private(path: str, flags: int) -> int:
 
 
 def log_to_file(path: Path) -> None:
-    """Send the server's lines to a file as JSON; errors go to the terminal as well."""
+    """Send the server's lines to a file as JSON; errors go to the terminal as well, and all lines where the
+    file cannot be written."""
+    try:
+        file = PrivateLog(path)
+    except OSError:
+        log_to()
+        return
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.ERROR)
-    send_to(PrivateLog(path), errors)
+    send_to(file, errors)
 
 
 def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:

@@ -179,7 +179,7 @@ def differences(before: Any, after: dict[str, Any]) -> Iterator[tuple[str, Any]]
     if before is None or before == "":
         return
     if isinstance(before, dict):
-        for name in before.keys() | after.keys():
+        for name in dict.fromkeys([*before, *after]):
             if before.get(name) != after.get(name):
                 yield name, (before.get(name), after.get(name))
     elif len(after) == 1:

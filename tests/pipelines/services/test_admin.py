@@ -25,7 +25,7 @@ from dataengine.records import (
 from pipelines.config import TrainingRun
 from pipelines.services.admin import audit, backups, classes, endpoint_tests, worker_logs
 from pipelines.services.admin.maintenance import back_up, erase_images
-from pipelines.services.endpoints import KINDS
+from pipelines.services.endpoints import KINDS, add_endpoint
 from pipelines.worker.scheduled_backups import ScheduledBackups
 from storage.opening import create_workspace, open_workspace
 from storage.queries.audit import AuditFilter
@@ -356,6 +356,14 @@ def test_folders_are_looked_into(tmp_path: Path) -> None:
     assert "holds model_index.json" in endpoint_tests.check_endpoint("generator", "g", str(model))
     assert "1 files" in endpoint_tests.check_endpoint("folder", "f", str(model))
     assert "hub id" in endpoint_tests.check_endpoint("generator", "g", "owner/name")
+
+
+def test_tags_are_bounded(workspace: Workspace, tmp_path: Path) -> None:
+    made = add_endpoint(workspace, "folder", "f", str(tmp_path), "ada", (), [" photos ", "", "big", "photos"])
+    assert made.settings == {"tags": ["photos", "big"]}
+    for tags in (["x" * 10_000], ["a\nb"], [str(number) for number in range(11)]):
+        with pytest.raises(InputRefused, match="at most 10 tags"):
+            add_endpoint(workspace, "folder", "g", str(tmp_path), "ada", (), tags)
 
 
 def test_what_uses_a_model_is_told(workspace: Workspace) -> None:

@@ -8,6 +8,7 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -17,8 +18,8 @@ from pydantic import ValidationError
 from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, PASSWORD, sign_in
 from ui.config import ServerConfig
-from ui.server import bound_socket, create_app
-from ui.web.logs import JsonFormatter, log_to, logger, without_secrets
+from ui.server import bound_socket, create_app, serve
+from ui.web.logs import KEPT, JsonFormatter, log_to, log_to_file, logger, without_secrets
 from ui.web.middleware import FOREVER, HASHED, host_name, is_loopback
 from ui.web.policy import GRADIO, GRADIO_HTML, PAGES, inline_sources
 from ui.web.throttle import Throttle
@@ -177,6 +178,37 @@ def test_strangers_are_not_told_where_the_database_is(
         assert where not in answer.text and "catalog.sqlite" not in answer.text
     health = client.get("/healthz")
     assert health.status_code == 503 and "does not answer" in health.json()["error"]
+
+
+def test_a_start_says_where_what_and_how_to_stop(
+    bare: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """desks 1.7: one JSON line for each request went to the terminal, and nothing told how to stop."""
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: logger.info("request"))
+    serve(bare, ServerConfig(port=0, desks=False, start_token="secret-of-the-link"))
+    told, errors = capsys.readouterr()
+    lines = told.splitlines()
+    assert lines[0].startswith("Artifact Clinic: http://127.0.0.1:") and "token=secret" in lines[0]
+    assert f"Workspace: {bare.path}" in lines and "Ctrl+C stops" in lines[-1] and len(lines) == 5
+    assert errors == ""
+    log = bare.path / "server.log"
+    assert json.loads(log.read_text())["event"] == "request" and log.stat().st_mode & 0o777 == 0o600
+    assert "secret-of-the-link" not in log.read_text()
+
+
+def test_the_log_begins_anew_before_it_fills_a_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.web.logs.MOST_BYTES", 500)
+    log_to_file(tmp_path / "server.log")
+    for number in range(100):
+        logger.info("request", extra={"path": f"/{number}"})
+    logger.error("failed", extra={"path": "/last"})
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["server.log", *(f"server.log.{number}" for number in range(1, KEPT + 1))]
+    assert all(path.stat().st_size <= 500 and not path.stat().st_mode & 0o77 for path in tmp_path.iterdir())
+    assert capsys.readouterr().err.count("\n") == 1
+    log_to()
 
 
 def test_each_request_is_one_json_line_without_secrets(client_of: Clients) -> None:
