@@ -27,11 +27,11 @@ def classes_tab(workspace: Workspace, tab: gr.Tab) -> None:
     gr.Markdown(ABOUT, container=False, elem_classes="hint")
     table = gr.Dataframe(headers=list(CLASSES), interactive=False, label="Label classes", **SHOWN)
     seen = gr.State(None)
-    with gr.Group(visible=False, elem_classes="editor") as editor:
+    with gr.Column(visible=False, elem_classes="editor") as editor:
         title = gr.Markdown(padding=True)
         with gr.Row(elem_classes="line"):
             name = gr.Textbox(label="Name", max_length=60, scale=3)
-            color = gr.Textbox(label="Colour, such as #d55e00", max_length=7, min_width=130)
+            color = gr.Textbox(label="Colour (#d55e00)", max_length=7, min_width=140)
             place = gr.Number(label="Place", minimum=1, precision=0, min_width=90)
             retired = gr.Checkbox(label="Retired", min_width=110)
             save = gr.Button("Save", size="sm", min_width=90)

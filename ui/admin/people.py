@@ -9,7 +9,7 @@ from dataengine.errors import InputRefused
 from dataengine.records import ROLES
 from pipelines.services.admin import users
 from pipelines.services.admin.users import Account
-from ui.admin.gradio_kit import READING, SHOWN, acting, ago, checked, plain, when
+from ui.admin.gradio_kit import READING, SHOWN, acting, ago, checked, when
 from ui.web.access import ADMINS
 from ui.web.desk import Site
 
@@ -22,10 +22,8 @@ def people_tab(site: Site, blocks: gr.Blocks) -> None:
     """Build the tab inside the open one, and load it with the page."""
     workspace, session_manager = site.workspace, site.session_manager
     people = gr.Dataframe(headers=list(PEOPLE), interactive=False, label="Accounts", **SHOWN)
-    gr.Markdown("Select a row to change that account.", container=False, elem_classes="hint")
-    with gr.Group(visible=False, elem_classes="editor") as editor:
-        title = gr.Markdown(padding=True)
-        chosen = gr.Dropdown(label="Account", choices=[], allow_custom_value=True)
+    chosen = gr.Dropdown(label="Select a row, or choose the account to change here", choices=[])
+    with gr.Column(visible=False, elem_classes="editor") as editor:
         with gr.Row(elem_classes="line"):
             roles = gr.CheckboxGroup(list(ROLES), label="Roles", scale=4)
             set_roles = gr.Button("Save roles", size="sm", min_width=110)
@@ -39,7 +37,7 @@ def people_tab(site: Site, blocks: gr.Blocks) -> None:
         with gr.Row(elem_classes="line"):
             session = gr.Dropdown(label="Browser", choices=[], scale=3)
             end_one = gr.Button("Sign out there", size="sm", min_width=110)
-            end_all = gr.Button("Sign out everywhere", size="sm", min_width=110)
+            end_all = gr.Button("Sign out everywhere", size="sm", min_width=170)
         with gr.Row(elem_classes="line"):
             close = gr.Button("Deactivate", size="sm", min_width=110)
             reopen = gr.Button("Activate", size="sm", min_width=110)
@@ -60,7 +58,7 @@ def people_tab(site: Site, blocks: gr.Blocks) -> None:
         elem_classes="hint",
     )
 
-    fields = [people, editor, title, chosen, roles, sessions, session, close, reopen, confirm]
+    fields = [people, editor, chosen, roles, sessions, session, close, reopen, confirm]
 
     def shown(name: str | None = None) -> list[Any]:
         """The table, and the editor of one account, hidden without one."""
@@ -198,7 +196,6 @@ def editor_of(account: Account | None, names: list[str]) -> list[Any]:
         choice = gr.update(choices=names, value=None)
         return [
             gr.update(visible=False),
-            "",
             choice,
             [],
             None,
@@ -213,7 +210,6 @@ def editor_of(account: Account | None, names: list[str]) -> list[Any]:
     ]
     return [
         gr.update(visible=True),
-        f"## {plain(user.name)}",
         gr.update(choices=names, value=user.name),
         list(user.roles),
         pd.DataFrame(rows, columns=list(SESSIONS)),

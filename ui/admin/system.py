@@ -57,7 +57,7 @@ def system_tab(workspace: Workspace, tab: gr.Tab) -> None:
         save_schedule = gr.Button("Save schedule", size="sm", min_width=120)
     schedule_note = gr.Markdown(container=False, elem_classes="hint")
     files = gr.Dataframe(headers=list(FILES), interactive=False, label="Files", **SHOWN)
-    with gr.Group(elem_classes="editor"):
+    with gr.Column(elem_classes="editor"):
         chosen = gr.Markdown(NO_FILE, padding=True)
         name = gr.Textbox(visible=False)
         with gr.Row(elem_classes="line", visible=False) as actions:
