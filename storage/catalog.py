@@ -31,6 +31,7 @@ from storage.repositories.images import (
 from storage.repositories.labels import Classes, LabelMapStatistics, Labels, Reviews
 from storage.repositories.models import Detectors, Generators, Treatments
 from storage.repositories.queue import Queue
+from storage.repositories.settings import Settings
 from storage.repositories.studies import Guests, Invitations, Studies, Votes
 from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 
@@ -81,6 +82,7 @@ class Catalog:
     audit: Audit
     endpoints: Endpoints
     classes: Classes
+    settings: Settings
     connection: Connection
     """The open transaction, for `storage` itself."""
 

@@ -30,14 +30,14 @@ ORDER = {
     "repair jobs services worker cli demo",
     "pipelines/exchange": "prompts metadata labels importer safe_files prompt_sets import_options shapes "
     "outlines label_studio readers formats public_sets writers",
-    "pipelines/services": "schemas names queue rounds jobs inference agreement gold annotation triage reviews "
-    "categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
+    "pipelines/services": "schemas names queue rounds jobs inference agreement gold annotation triage "
+    "reviews categories benchmarks detectors generators endpoints locations training_free training_preview preflight "
     "model_card round_options runs training images studies todo exchange admin standalone",
     "storage": "addresses locations tables prompt_search migrations repositories engine catalog accounts "
     "stores migrate workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
-    "ui": "config web runs home importing annotate curate train treat rounds study admin gradio label_studio "
-    "desks server",
+    "ui": "config web runs home account importing annotate curate train treat rounds study admin gradio "
+    "label_studio desks server",
     "ui/gradio": "values assets mask_editor wheel place runs tabs app desk space",
 }
 """The rooms and files of every folder that has rooms, from the lowest up: each may import those before it.

@@ -1,6 +1,12 @@
 """Settings of the web server."""
 
+from typing import Annotated
+
+from pydantic import StringConstraints
+
 from dataengine.config import Config
+
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.*\-]+(:[0-9]{1,5})?$")]
 
 
 class ServerConfig(Config):
@@ -29,6 +35,9 @@ class ServerConfig(Config):
     """Wrong passwords for one name, or from one address, within ten minutes before sign-in pauses."""
     allowed_networks: tuple[str, ...] = ()
     """Private networks ("10.0.0.0/8", "127.0.0.1/32") in which an admin may register endpoints."""
+    embed_in: tuple[Origin, ...] = ()
+    """Origins of sites ("https://portal.example.org") that may show these pages in a frame; by default
+    none."""
     desks: bool = True
     """Mount the Gradio desks; without them only sign-in, home, /annotate and its API are served."""
     start_token: str = ""

@@ -1,5 +1,6 @@
 """The desks in the order of their cards and links. A new one is a folder with a `desk.py` and a line here."""
 
+from ui.account.desk import DESK as ACCOUNT
 from ui.admin.desk import DESK as ADMIN
 from ui.annotate.desk import DESK as ANNOTATE
 from ui.curate.desk import DESK as CURATE
@@ -26,5 +27,6 @@ DESKS: tuple[Desk, ...] = (
     GRADIO,
     ADMIN,
     RUNS,
+    ACCOUNT,
     LABEL_STUDIO,
 )

@@ -9,8 +9,9 @@ import ctypes
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,8 @@ from starlette.staticfiles import StaticFiles
 
 from dataengine import errors
 from dataengine.errors import ClinicError, ConfigRefused, JobFailed, Unavailable, WorkspaceUnusable
+from dataengine.records import LabelClass
+from pipelines.services.admin.classes import color_of, list_classes
 from pipelines.services.admin.maintenance import check_stores
 from storage.opening import create_workspace
 from storage.workspace import Workspace
@@ -33,7 +36,7 @@ from ui.desks import DESKS
 from ui.web.desk import Desk, Site, access_table, page_route
 from ui.web.gate import RETRY_SECONDS, UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
-from ui.web.logs import log_to, logger
+from ui.web.logs import log_to_file, logger
 from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
 from ui.web.pages import STATIC, message_page
 from ui.web.sessions import SessionManager
@@ -48,6 +51,7 @@ STATUS: dict[type[ClinicError], int] = {
     errors.ServiceAbsent: 503,
 }
 START_SECONDS = 30.0
+LOG_FILE = "server.log"
 M_ARENA_MAX = -8
 """The number of arenas, for glibc's `mallopt`."""
 HEALTH_SECONDS, HEALTH_THREADS = 0.8, 4
@@ -86,7 +90,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     )
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
-    app.add_middleware(ResponseHeaders, access=access)
+    app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)
     app.add_middleware(RequestLog)
     return app
 
@@ -139,9 +143,19 @@ def add_plain_routes(app: FastAPI, workspace: Workspace) -> None:
         read_at = time.monotonic() if whole else read_at
         return JSONResponse({"status": "ready"})
 
+    @app.get("/classes.css")
+    def class_colors() -> Response:
+        return Response(class_styles(list_classes(workspace)), media_type="text/css")
+
     @app.get("/favicon.ico")
     def favicon() -> Response:
         return FileResponse(STATIC / "mark.svg", media_type="image/svg+xml")
+
+
+def class_styles(classes: Sequence[LabelClass]) -> str:
+    """The colours of the workspace's classes as the variables that `style.css` gives to the first six."""
+    colors = [f"--class-{one.value}: {color_of(one)};" for one in classes]
+    return f":root {{ {' '.join(colors)} --class-count: {len(classes)}; }}\n"
 
 
 class CachedFiles(StaticFiles):
@@ -260,11 +274,12 @@ def serve(
     """Serve until interrupted; `announce` gets the address (default: it is printed)."""
     settings = settings or ServerConfig()
     share_one_arena()
-    log_to()
+    log_to_file(workspace.path / LOG_FILE)
     app = create_app(workspace, settings)
     check_binding(settings, app.state.session_manager)
     with bound_socket(settings) as listener:
-        (announce or print_link)(listening(app, settings, listener.getsockname()[1]))
+        where = listening(app, settings, listener.getsockname()[1])
+        (announce or partial(print_start, workspace=workspace))(where)
         server_for(app).run(sockets=[listener])
 
 
@@ -278,11 +293,14 @@ def share_one_arena() -> None:
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
-def print_link(where: Listening) -> None:
-    """Print the address, and a note while there are no accounts."""
-    print(f"Artifact Clinic: {where.link}", flush=True)
+def print_start(where: Listening, workspace: Workspace) -> None:
+    """Print address, workspace, log and how to stop, and a note while there are no accounts."""
+    print(f"Artifact Clinic: {where.link}")
     if where.link != where.url:
-        print("No accounts yet: only this computer can connect, and only with this link.", flush=True)
+        print("No accounts yet: only this computer can connect, and only with this link.")
+    print(f"Workspace: {workspace.path}")
+    print(f"Requests are logged to {workspace.path / LOG_FILE}")
+    print("Ctrl+C stops the server and its worker; running jobs resume at the next start.", flush=True)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from dataengine.records.images import (
     Source,
 )
 from dataengine.records.injections import INJECTION_KINDS, NO_START, InjectionKind
-from dataengine.records.labels import AND, DEFAULT_CLASSES, ERASED, Label, LabelSource, Review
+from dataengine.records.labels import AND, DEFAULT_CLASSES, ERASED, Label, LabelClass, LabelSource, Review
 from dataengine.records.models import (
     CLINIC,
     CLINIC_GENERATOR,
@@ -108,6 +108,7 @@ __all__ = [
     "Job",
     "JobState",
     "Label",
+    "LabelClass",
     "LabelSource",
     "Lease",
     "OperatingPoint",

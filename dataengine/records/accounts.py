@@ -16,6 +16,10 @@ class User:
     roles: tuple[str, ...]
     active: bool = True
     created: float = field(default_factory=now)
+    must_change: bool = False
+    """Somebody else chose the password: the person has to choose another one before anything else."""
+    seen: float | None = None
+    """The last request, within a minute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +31,8 @@ class Session:
     csrf: str
     created: float
     expires: float
+    client: str = ""
+    """The browser, in words."""
 
 
 EndpointKind = Literal[

@@ -25,6 +25,20 @@ DEFAULT_CLASSES = ("shape distortion", "unreasonable content", "watermark")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LabelClass:
+    """A class of artifacts; label maps hold its `value`, which never changes."""
+
+    value: int
+    name: str
+    color: str = ""
+    """"#rrggbb"; empty for the palette's colour of that value."""
+    place: int = 0
+    """Its place in lists, from 1."""
+    retired: bool = False
+    """No longer offered; labels that use it stay."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
     """A person's label of one image: a label map (blob of `masks.pack_label_map`) or "clean".
 

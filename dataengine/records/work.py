@@ -12,7 +12,7 @@ RoundState = Literal["running", "waiting", "done", "failed", "cancelled"]
 STAGE_JOB = "stage"
 """The kind of a job that runs a round's stage."""
 JOB_KINDS = (
-    *("import", "backup", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine"),
+    *("import", "backup", "restore", "pull", "features", "dynamics", "retrain", "treat", "compare", "refine"),
     *("diagnose", "categorize", "mine", "pseudo-label", "inject", "repair", "dreambooth", "measure"),
     *("demo", "export", "register", "map", "play"),
 )

@@ -226,6 +226,10 @@ def current_user() -> str:
     return f"{getpass.getuser()} ({ACTOR})"
 
 
+FORMER = {"deactivate": "close", "activate": "open"}
+"""Earlier names of actions on accounts."""
+
+
 def users_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION")
     actions.add_parser("list", help="list accounts (the default)", parents=[shared()])
@@ -235,11 +239,15 @@ def users_arguments(parser: argparse.ArgumentParser) -> None:
         each.add_argument("--role", action="append", choices=ROLES, required=True, help="may be repeated")
     for name, summary in (
         ("password", "set a new password and end the user's sessions"),
-        ("close", "deactivate an account and end its sessions"),
-        ("open", "reactivate a closed account"),
+        ("deactivate", "deactivate an account and end its sessions"),
+        ("activate", "activate a deactivated account"),
         ("remove", "delete an account; its labels and votes are kept"),
     ):
-        actions.add_parser(name, help=summary, parents=[shared()]).add_argument("name")
+        former = [FORMER[name]] if name in FORMER else []
+        actions.add_parser(name, help=summary, parents=[shared()], aliases=former).add_argument("name")
+    rename = actions.add_parser("rename", help="rename an account and its work", parents=[shared()])
+    rename.add_argument("name")
+    rename.add_argument("new_name", metavar="NEW_NAME")
 
 
 def users(call: Call) -> Any:
@@ -255,17 +263,60 @@ def users(call: Call) -> Any:
         accounts.set_roles(workspace, given.name, given.role, actor, keep_admin=False)
     elif action == "password":
         accounts.set_password(workspace, given.name, password, actor)
-    elif action in ("close", "open"):
-        accounts.set_active(workspace, given.name, action == "open", actor, keep_admin=False)
+    elif action in ("deactivate", "activate", *FORMER.values()):
+        active = action in ("activate", FORMER["activate"])
+        accounts.set_active(workspace, given.name, active, actor, keep_admin=False)
+    elif action == "rename":
+        accounts.rename_user(workspace, given.name, given.new_name, actor)
     elif action == "remove":
         accounts.remove_user(workspace, given.name, actor)
     with workspace.catalog(read_only=True) as catalog:
         accounts_now = catalog.users.list()
     for user in accounts_now:
-        call.say(f"{user.name:24} {', '.join(user.roles)}{'' if user.active else '  (closed)'}")
+        call.say(f"{user.name:24} {', '.join(user.roles)}{'' if user.active else '  (deactivated)'}")
     if not accounts_now:
         call.say("no accounts: the web app listens on this machine only and prints a link with its token")
     return {"users": accounts_now}
+
+
+def classes_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "List or change what people mark on images. Label maps hold a class by its number, so renaming or "
+        "recolouring one also applies to earlier labels; a retired class is no longer offered."
+    )
+    actions = parser.add_subparsers(dest="action", metavar="ACTION")
+    actions.add_parser("list", help="list the classes (the default)", parents=[shared()])
+    add = actions.add_parser("add", help="append a class", parents=[shared()])
+    add.add_argument("name")
+    add.add_argument("--color", default="", help="such as #d55e00 (default: the palette's)")
+    change = actions.add_parser("change", help="rename, recolour, move or retire one", parents=[shared()])
+    change.add_argument("value", type=int, help="its number in label maps")
+    change.add_argument("--name", help="new name")
+    change.add_argument("--color", help="new colour, such as #d55e00; '' for the palette's")
+    change.add_argument("--place", type=int, help="new place in lists, from 1")
+    change.add_argument(
+        "--retired", action=argparse.BooleanOptionalAction, help="stop offering it, or offer it again"
+    )
+
+
+def classes(call: Call) -> Any:
+    from dataclasses import replace
+
+    from pipelines.services.admin import classes as label_classes
+
+    given, workspace = call.options, call.workspace
+    if given.action == "add":
+        label_classes.add_class(workspace, given.name, given.color, current_user())
+    elif given.action == "change":
+        seen = label_classes.find_class(workspace, given.value)
+        wanted = {name: getattr(given, name) for name in ("name", "color", "place", "retired")}
+        changed = replace(seen, **{name: value for name, value in wanted.items() if value is not None})
+        label_classes.change_class(workspace, seen, changed, current_user())
+    found = label_classes.list_classes(workspace)
+    for one in found:
+        retired = "  (retired)" if one.retired else ""
+        call.say(f"{one.value:3} {label_classes.color_of(one)} {one.name}{retired}")
+    return {"classes": found}
 
 
 def ask_password() -> str:
@@ -288,6 +339,13 @@ COMMANDS = (
             "clinic users add ada --role admin",
             "clinic users roles ben --role annotator --role rater",
         ),
+    ),
+    Command(
+        name="classes",
+        summary="manage the label classes",
+        run=classes,
+        arguments=classes_arguments,
+        examples=("clinic classes", "clinic classes add 'extra limb' --color '#0072b2'"),
     ),
     Command(
         name="backup",

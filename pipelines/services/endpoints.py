@@ -4,6 +4,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 from urllib.parse import urlsplit
@@ -37,6 +38,7 @@ def is_local(host: str) -> bool:
         return False
 
 
+TAGS, MOST_TAGS, MOST_TAG = "tags", 10, 40
 SERVICES = frozenset({"label-studio", "webhook"})
 EITHER = frozenset({"vqa", "llm"})
 MODELS = frozenset({"generator", "detector", "scorer", *EITHER})
@@ -62,15 +64,30 @@ def add_endpoint(
     location: str,
     actor: str,
     allowed_networks: Sequence[str] = (),
+    tags: Sequence[str] = (),
 ) -> Endpoint:
-    """Register a model, folder or service for browsers to choose from. Raises as `checked_endpoint`."""
+    """Register a model, folder or service for browsers to choose from, with words to find it by. Raises as
+    `checked_endpoint` and `checked_tags`.
+    """
     endpoint = checked_endpoint(kind, name, location, allowed_networks)
+    if kept := checked_tags(tags):
+        endpoint = replace(endpoint, settings={TAGS: kept})
     subject = endpoint.name if endpoint.kind == "webhook" else endpoint.location  # a webhook's path is secret
     with workspace.catalog() as catalog:
         catalog.endpoints.add(endpoint)
         catalog.audit.add(AuditEvent(actor=actor, action="endpoint.add", subject=subject))
         catalog.commit()
     return endpoint
+
+
+def checked_tags(tags: Sequence[str]) -> list[str]:
+    """The tags without blanks and repetitions. Raises `InputRefused` for too many or unusable ones."""
+    kept = list(dict.fromkeys(tag for each in tags if (tag := each.strip())))
+    if len(kept) > MOST_TAGS or any(len(tag) > MOST_TAG or not tag.isprintable() for tag in kept):
+        raise InputRefused(
+            f"an endpoint has at most {MOST_TAGS} tags of 1 to {MOST_TAG} printable characters each"
+        )
+    return kept
 
 
 def remove_endpoint(workspace: Workspace, endpoint_id: str, actor: str) -> None:

@@ -31,6 +31,15 @@ def backup_job(context: Context, args: dict[str, Any]) -> Result:
     return {"path": str(backup.path), "bytes": backup.bytes, "damaged": list(backup.damaged)}
 
 
+def restore_job(context: Context, args: dict[str, Any]) -> Result:
+    """Restore a backup into a new folder beside the workspace, or with `check` only prove that it can be."""
+    from pipelines.services.admin.backups import prove_backup, restore_beside
+
+    if args.get("check"):
+        return {"path": prove_backup(context.workspace, args["file"], context.report)}
+    return {"path": str(restore_beside(context.workspace, args["file"], context.report))}
+
+
 def pull_job(context: Context, args: dict[str, Any]) -> Result:
     """Pull the labels of a pushed Label Studio project; the token is read from the environment."""
     from pipelines.services.exchange.label_studio import pull_labels
@@ -96,6 +105,7 @@ def deferred(spec: str) -> Handler:
 JOBS: dict[str, Handler] = {
     "import": import_job,
     "backup": backup_job,
+    "restore": restore_job,
     "pull": pull_job,
     "features": features_job,
     "register": register_job,

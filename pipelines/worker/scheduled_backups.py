@@ -1,53 +1,25 @@
 """Backups by schedule: every few hours one worker of a workspace requests one.
 
-The period's number is the job's id, so however many workers there are, a period has one backup. Settings are
-environment variables of the workers: `CLINIC_BACKUP_HOURS` (none: no schedule), `CLINIC_BACKUP_KEEP` and
-`CLINIC_BACKUP_TO`; see `pipelines.services.admin.maintenance.back_up`.
+The period's number is the job's id, so however many workers there are, a period has one backup. The schedule
+is an admin's (`pipelines.services.admin.backups`), unless the worker's environment holds one.
 """
 
 import logging
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from dataengine.errors import ClinicError, ConfigRefused
+from dataengine.errors import ClinicError
 from dataengine.records import AuditEvent, Job, now
+from pipelines.services.admin.backups import Schedule, schedule_of, stored_schedule
 from pipelines.services.queue import enqueue
 from storage.workspace import Workspace
 
 log = logging.getLogger("clinic.backups")
 
-HOURS, KEEP, TO = "CLINIC_BACKUP_HOURS", "CLINIC_BACKUP_KEEP", "CLINIC_BACKUP_TO"
 ACTOR = "schedule"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How often backups are made, how many are kept, and the URL of the second place."""
-
-    hours: float
-    keep: int | None = None
-    to: str = ""
-
-    def args(self) -> dict[str, Any]:
-        """The arguments of its jobs."""
-        return {"to": self.to} | ({} if self.keep is None else {"keep": self.keep})
-
-
-def schedule_of(environment: Mapping[str, str]) -> Schedule | None:
-    """The schedule in the environment; None without one. Raises `ConfigRefused` for unusable values."""
-    if not environment.get(HOURS):
-        return None
-    try:
-        hours = float(environment[HOURS])
-        keep = int(environment[KEEP]) if environment.get(KEEP) else None
-    except ValueError as error:
-        raise ConfigRefused(f"{HOURS} and {KEEP} have to be numbers: {error}") from None
-    if not 0 < hours < float("inf") or (keep is not None and keep < 1):
-        raise ConfigRefused(f"{HOURS} has to be above 0 and {KEEP} at least 1; got {hours:g} and {keep}")
-    return Schedule(hours=hours, keep=keep, to=environment.get(TO, ""))
+READ_SECONDS = 30.0
+"""How soon a changed schedule counts."""
 
 
 @dataclass
@@ -56,22 +28,31 @@ class ScheduledBackups:
 
     workspace: Workspace
     schedule: Schedule | None = field(default_factory=lambda: schedule_of(os.environ))
+    """The environment's; without one the admin's is read now and then."""
     _done: str = ""
+    _stored: Schedule | None = None
+    _read: float = float("-inf")
 
     def sweep(self) -> bool:
         """Request the backup that is due, if any; returns whether it was requested here."""
-        if self.schedule is None:
-            return False
-        job_id = backup_id(self.schedule, now())
-        if job_id == self._done:
-            return False
         try:
-            requested = self._request(job_id, self.schedule)
+            schedule = self.schedule or self._admins()
+            if schedule is None:
+                return False
+            job_id = backup_id(schedule, now())
+            if job_id == self._done:
+                return False
+            requested = self._request(job_id, schedule)
         except ClinicError as error:
             log.warning("the scheduled backup is delayed: %s", error)
             return False
         self._done = job_id
         return requested
+
+    def _admins(self) -> Schedule | None:
+        if now() - self._read >= READ_SECONDS:
+            self._stored, self._read = stored_schedule(self.workspace), now()
+        return self._stored
 
     def _request(self, job_id: str, schedule: Schedule) -> bool:
         job = Job(id=job_id, kind="backup", args=schedule.args(), requested_by=ACTOR)

@@ -25,6 +25,7 @@ from dataengine.devices import default_device
 from dataengine.errors import ClinicError, Paused, WorkspaceUnusable
 from pipelines.runtime.devices import try_lock
 from pipelines.runtime.loading import import_object
+from pipelines.services.admin.worker_logs import LEVELS, log_level
 from pipelines.services.queue import WORK_FORMAT
 from pipelines.stages.stage import Stage
 from pipelines.worker import inference_server
@@ -40,6 +41,8 @@ log = logging.getLogger("clinic.worker")
 
 RESTART_SECONDS = 10.0
 """Minimum interval between two starts of the inference child."""
+LEVEL_SECONDS = 30.0
+"""How soon a changed log level counts."""
 MAX_WORKERS_HERE = 64
 
 
@@ -82,6 +85,7 @@ class Worker:
         self.running = RunningJobs(self.workspace, id, settings.device)
         self.backups = ScheduledBackups(self.workspace)
         self._working = threading.Lock()
+        self._level_read = float("-inf")
         self._ending = threading.Event()
 
     def run(self) -> None:
@@ -113,7 +117,16 @@ class Worker:
             while not self._ending.wait(self.settings.sweep_seconds):
                 engine.sweep()
                 self.backups.sweep()
+                self._follow_log_level()
         self._exit()
+
+    def _follow_log_level(self) -> None:
+        """Log as much as the admin wants, read now and then."""
+        if time.monotonic() - self._level_read < LEVEL_SECONDS:
+            return
+        self._level_read = time.monotonic()
+        with contextlib.suppress(ClinicError):
+            logging.getLogger("clinic").setLevel(LEVELS[log_level(self.workspace)])
 
     def perform(self, task: dict[str, Any]) -> dict[str, Any]:
         """Run one task in the child; again if its process dies or the storage fails it.

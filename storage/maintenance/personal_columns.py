@@ -97,6 +97,7 @@ PERSON: dict[str, Handling] = {
     "endpoints.settings": "report",
     "benchmarks.settings": "report",
     "studies.design": "report",
+    "settings.value": "report",
 }
 """Columns that can hold a person's name, or text about a person."""
 
@@ -180,13 +181,13 @@ _VOCABULARY = """
     audit_events.action benchmark_items.kind benchmark_items.stratum benchmarks.state
     category_answers.category detectors.domain detectors.operating_point detectors.role endpoints.kind
     hard_categories.category images.category images.media_type images.purpose images.split images.status
-    job_files.name jobs.kind jobs.state label_classes.name labels.source leases.kind
+    job_files.name jobs.kind jobs.state label_classes.color label_classes.name labels.source leases.kind
     predictions.category prompts.category prompts.purpose queue_answers.kind queue_items.kind
     queue_takers.kind reviews.verdict rounds.stage rounds.state snapshot_items.category
-    snapshot_items.kind snapshot_items.split snapshots.composition studies.state users.roles
+    settings.name snapshot_items.kind snapshot_items.split snapshots.composition studies.state users.roles
     votes.choice votes.question
 """
-_MACHINES = "jobs.worker workers.devices workers.host workers.id workers.job_id"
+_MACHINES = "jobs.worker sessions.client workers.devices workers.host workers.id workers.job_id"
 # Unfinished label maps are pixels, and are deleted with their author and with their image.
 _PIXELS = "drafts.label_map"
 IMPERSONAL = frozenset(f"{_IDS} {_VOCABULARY} {_MACHINES} {_PIXELS}".split())

@@ -32,9 +32,13 @@ class Users(Rows[User]):
         """The salted password hash, or None without such an account."""
         return self._connection.scalar(select(self.table.c.password_hash).where(self.table.c.name == name))
 
-    def set_password_hash(self, name: str, password_hash: str) -> None:
+    def set_password_hash(self, name: str, password_hash: str, must_change: bool = False) -> None:
         """Replace the salted password hash. Raises `NotFound`."""
-        self._change(name, password_hash=password_hash)
+        self._change(name, password_hash=password_hash, must_change=must_change)
+
+    def set_seen(self, name: str, seen: float) -> None:
+        """Note when the person was last seen; nothing without such an account."""
+        self._connection.execute(update(self.table).where(self.table.c.name == name).values(seen=seen))
 
     def set_roles(self, name: str, roles: Sequence[str]) -> None:
         """Replace the roles. Raises `NotFound`."""
@@ -83,9 +87,17 @@ class Sessions(Rows[Session]):
             delete(self.table).where(self.table.c.token_hash == token_hash)
         ).rowcount
 
-    def revoke_all(self, name: str) -> int:
-        """End all sessions of a person; returns their number."""
-        return self._connection.execute(delete(self.table).where(self.table.c.user == name)).rowcount
+    def revoke_all(self, name: str, but: str = "") -> int:
+        """End all sessions of a person except the one of token hash `but`; returns their number."""
+        table = self.table.c
+        return self._connection.execute(
+            delete(self.table).where(table.user == name, table.token_hash != but)
+        ).rowcount
+
+    def list(self, now: float, name: str | None = None) -> list[Session]:
+        """The sessions that have not expired, of one person or all, newest first."""
+        statement = self._select().where(self.table.c.expires > now).order_by(self.table.c.created.desc())
+        return self._records(statement if name is None else statement.where(self.table.c.user == name))
 
     def purge(self, now: float) -> int:
         """Delete expired sessions; returns their number."""

@@ -1,6 +1,8 @@
 """Repositories of labels, label classes, reviews and label map statistics."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from dataclasses import replace as with_changes
 from functools import cache
 from typing import Any
@@ -9,11 +11,14 @@ from sqlalchemy import Connection, Select, delete, exists, func, select
 
 from dataengine.errors import Conflict, InputRefused
 from dataengine.masks import MAX_CLASS, PackedMap
-from dataengine.records import DEFAULT_CLASSES, Label, Review
+from dataengine.records import DEFAULT_CLASSES, Label, LabelClass, Review
 from storage import tables
 from storage.repositories.queue import Leases, Queue, owned_lease
 from storage.repositories.rows import Rows, chunks, insert_new, replace
 
+MAX_CLASS_NAME = 60
+COLOR = re.compile("#[0-9a-f]{6}")
+CLASS_COLUMNS = tuple(one.name for one in fields(LabelClass))
 MAX_FILTER_CLASS = 31
 """Images can be filtered by classes up to this one: the classes of a map are bits of a 32-bit column."""
 
@@ -210,30 +215,71 @@ def _class_names() -> Select[Any]:
 
 
 class Classes:
-    """The workspace's label classes: label map value 1 is the first name, and so on."""
+    """The workspace's label classes; without any of its own it has the project's three."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def names(self) -> tuple[str, ...]:
-        """The names in order of their values; by default the project's three."""
+        """The names in order of their values, retired ones too: label map value 1 is the first."""
         return tuple(self._connection.scalars(_class_names())) or DEFAULT_CLASSES
 
-    def set(self, names: Iterable[str]) -> None:
-        """Rename classes or append new ones, up to `masks.MAX_CLASS`. Raises `InputRefused` if one would go.
+    def list(self) -> list[LabelClass]:
+        """The classes in order of their places."""
+        rows = self._connection.execute(select(tables.label_classes)).mappings()
+        stored = [LabelClass(**row) for row in rows]
+        found = stored or [
+            LabelClass(value=value, name=name, place=value) for value, name in enumerate(DEFAULT_CLASSES, 1)
+        ]
+        return sorted(found, key=lambda one: (one.place, one.value))
 
-        Label maps hold the values, so a class that labels may use can be renamed but not removed.
+    def add(self, name: str, color: str = "") -> LabelClass:
+        """Append a class. Raises `InputRefused` for a bad or taken name, or beyond `masks.MAX_CLASS`."""
+        current = self.list()
+        if len(current) >= MAX_CLASS:
+            raise InputRefused(f"there are {MAX_CLASS} classes already; rename a retired one instead")
+        place = max(one.place for one in current) + 1
+        added = LabelClass(value=len(current) + 1, name=name.strip(), color=color, place=place)
+        self._store([*current, added])
+        return added
+
+    def change(self, seen: LabelClass, changed: LabelClass) -> None:
+        """Rename, recolour, move, retire or revive a class. Its value stays, and another class that has the
+        new place moves on.
+
+        Raises `Conflict` unless the class is stored as `seen`, `InputRefused` for a bad or taken name, or
+        where no class would be left to draw.
         """
-        new_names, current = [name.strip() for name in names], self.names()
-        if (
-            not len(current) <= len(new_names) <= MAX_CLASS
-            or len(set(new_names)) < len(new_names)
-            or not all(new_names)
-        ):
-            raise InputRefused(
-                f"{len(new_names)} class names given; expected {len(current)} to {MAX_CLASS} distinct, "
-                "non-empty ones: labels refer to the classes by number, so rename or append only"
+        current = self.list()
+        stored = next((one for one in current if one.value == seen.value), None)
+        if stored != seen:
+            raise Conflict(
+                f"somebody else changed class {seen.value} meanwhile"
+                + (f": it is now {stored.name!r}" if stored else "")
+                + "; look at it and try again"
             )
+        others = [one for one in current if one.value != seen.value]
+        place = min(max(changed.place, 1), len(current))
+        ordered = [*others[: place - 1], changed, *others[place - 1 :]]
+        self._store([with_changes(one, place=at) for at, one in enumerate(ordered, 1)])
+
+    def _store(self, classes: Sequence[LabelClass]) -> None:
+        for one in classes:
+            if (
+                not 1 <= len(one.name) <= MAX_CLASS_NAME
+                or not one.name.isprintable()
+                or one.name.strip() != one.name
+            ):
+                raise InputRefused(
+                    f"a class has a name of 1 to {MAX_CLASS_NAME} printable characters, not {one.name[:80]!r}"
+                )
+            if one.color and not COLOR.fullmatch(one.color):
+                raise InputRefused(f"a colour is written as #d55e00, not {one.color[:80]!r}")
+        names = [one.name.casefold() for one in classes]
+        if taken := next((one.name for one in classes if names.count(one.name.casefold()) > 1), None):
+            raise InputRefused(f"there is a class {taken!r} already; choose another name")
+        if all(one.retired for one in classes):
+            raise InputRefused("this would leave no class to draw; add another one first")
         self._connection.execute(delete(tables.label_classes))
-        rows = [{"value": value, "name": name} for value, name in enumerate(new_names, 1)]
+        rows = [{name: getattr(one, name) for name in CLASS_COLUMNS} for one in classes]
         insert_new(self._connection, tables.label_classes, rows)

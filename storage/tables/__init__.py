@@ -26,7 +26,7 @@ from storage.tables.models import detectors, generators, promotions, treatments
 from storage.tables.queue import leases, queue_answers, queue_items, queue_takers
 from storage.tables.studies import guests, invitations, studies, votes
 from storage.tables.work import job_files, jobs, rounds, workers
-from storage.tables.workspace import workspace
+from storage.tables.workspace import settings, workspace
 
 __all__ = [
     "Located",
@@ -70,6 +70,7 @@ __all__ = [
     "rounds",
     "saved_views",
     "sessions",
+    "settings",
     "snapshot_items",
     "snapshots",
     "studies",

@@ -2,7 +2,17 @@
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 
-from storage.tables.columns import Tuples, boolean, float_, json, key, location, metadata, text
+from storage.tables.columns import (
+    Tuples,
+    boolean,
+    float_,
+    json,
+    key,
+    location,
+    metadata,
+    optional_float,
+    text,
+)
 
 users = Table(
     "users",
@@ -12,6 +22,8 @@ users = Table(
     boolean("active"),
     float_("created"),
     text("password_hash"),
+    boolean("must_change"),
+    optional_float("seen"),
 )
 
 sessions = Table(
@@ -22,6 +34,7 @@ sessions = Table(
     text("csrf"),
     float_("created"),
     float_("expires"),
+    text("client"),
     Index(None, "user"),
 )
 

@@ -8,7 +8,13 @@ from storage.tables.columns import boolean, float_, image_key, integer, key, met
 label_map_facts = Table("label_map_facts", metadata, key("sha256"), integer("classes"), float_("area"))
 
 label_classes = Table(
-    "label_classes", metadata, Column("value", Integer, primary_key=True, autoincrement=False), text("name")
+    "label_classes",
+    metadata,
+    Column("value", Integer, primary_key=True, autoincrement=False),
+    text("name"),
+    text("color"),
+    integer("place"),
+    boolean("retired"),
 )
 
 labels = Table(

@@ -1,4 +1,4 @@
-"""The desks: time until they are ready, until a curve is drawn, delay of progress, search over prompts, uploads.
+"""The desks: time until they are ready, until a curve is drawn, delay of progress; map, search, uploads.
 
 `make bench-desks` writes `build/bench/desks.json`. Real Chromium, the real server in a process of its own.
 With `BASE=COMMIT` also today's times over that commit's (see `base`).

@@ -1,13 +1,20 @@
 """What migrations have added lately, for tests that take a catalog back to an earlier one."""
 
+AFTER_0011 = {
+    "label_classes": ("color", "place", "retired"),
+    "sessions": ("client",),
+    "users": ("must_change", "seen"),
+}
+"""Columns that migrations after 0011 add."""
 LATER_COLUMNS = {
     "detectors": ("operating_point", "removed", "domain"),
     "generators": ("removed",),
     "queue_items": ("detector_id",),
+    **AFTER_0011,
 }
 """Columns that migrations after 0008 add."""
 
-_TABLES = tuple(f"DROP TABLE {name}" for name in ("map_places", "image_tags", "saved_views", "pilots"))
+_TABLES = tuple(f"DROP TABLE {name}" for name in ("settings", "map_places", "image_tags", "saved_views", "pilots"))
 LATER_OBJECTS = {
     "sqlite": (
         *_TABLES,

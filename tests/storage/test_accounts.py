@@ -1,5 +1,7 @@
 """Accounts on both databases: hashes, sessions, roles."""
 
+from dataclasses import replace
+
 import pytest
 
 from dataengine.errors import AccessDenied, Conflict, InputRefused, NotFound
@@ -54,7 +56,7 @@ def test_bad_accounts_are_refused(catalog: Catalog, name: str, password: str, ro
 def test_session_from_sign_in_to_sign_out(catalog: Catalog, anna: User) -> None:
     token, session = accounts.sign_in(catalog, "anna", PASSWORD)
     assert token != session.token_hash and session.csrf
-    assert accounts.session_of(catalog, token) == (session, anna)
+    assert accounts.session_of(catalog, token) == (session, replace(anna, seen=session.created))
     assert accounts.session_of(catalog, token + "x") is None
     assert accounts.sign_out(catalog, token)
     assert accounts.session_of(catalog, token) is None

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from dataengine.errors import Unavailable, WorkspaceUnusable
+from dataengine.records import DEFAULT_CLASSES
 from storage.catalog import Catalog
 from storage.engine import _CAUSES, BUSY_SECONDS, make_engine
 from storage.migrate import migrate
@@ -82,14 +83,14 @@ def test_a_writer_that_committed_lets_the_next_one_write(engine: Engine) -> None
     """Writers of one process take turns; a turn ends with the commit, not with the block."""
     began = time.monotonic()
     with Catalog(engine) as first:
-        first.classes.set(["a", "b", "c"])
+        first.classes.add("d")
         first.commit()
         with Catalog(engine) as second:
-            second.classes.set(["a", "b", "c", "d"])
+            second.classes.add("e")
             second.commit()
     assert time.monotonic() - began < BUSY_SECONDS / 3
     with Catalog(engine, read_only=True) as catalog:
-        assert catalog.classes.names() == ("a", "b", "c", "d")
+        assert catalog.classes.names() == (*DEFAULT_CLASSES, "d", "e")
         with pytest.raises(AttributeError, match="nothing"):
             _ = catalog.nothing
 

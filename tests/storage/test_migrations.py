@@ -16,7 +16,7 @@ from storage import tables
 from storage.catalog import Catalog
 from storage.engine import make_engine
 from storage.migrate import REVISION, _scripts, migrate, revision, upgrade
-from tests.storage.later_columns import LATER_OBJECTS
+from tests.storage.later_columns import AFTER_0011, LATER_OBJECTS
 
 
 def test_migrations_make_exactly_the_schema(database_url: str) -> None:
@@ -167,7 +167,9 @@ def test_the_clinics_detectors_learn_what_they_were_made_for(engine: Engine) -> 
             catalog.detectors.add(DetectorVersion(id=id, name=id, checkpoint=id, parent=parent))
         catalog.commit()
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE detectors DROP COLUMN domain"))
+        for table, columns in {**AFTER_0011, "detectors": ("domain",)}.items():
+            for column in columns:
+                connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
         for statement in LATER_OBJECTS[connection.dialect.name]:
             connection.execute(text(statement))
         connection.execute(text("UPDATE alembic_version SET version_num = '0010'"))

@@ -1,5 +1,7 @@
 """What the desks show and do, without a browser."""
 
+from html import escape
+
 import pytest
 from gradio_client import Client
 
@@ -7,14 +9,12 @@ from dataengine.errors import InputRefused
 from dataengine.images import decode
 from dataengine.records import now
 from pipelines.services.admin import users
+from pipelines.services.admin.audit import find_events
+from storage.queries.audit import AuditFilter
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD
-from ui.admin import routes
-from ui.admin.gradio_kit import ago, short, size
-
-
-def items(panel: dict) -> list:
-    return panel["items"]
+from ui.admin import people, system
+from ui.admin.gradio_kit import ago, plain, short, size
 
 
 def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -> None:
@@ -30,15 +30,17 @@ def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -
     with pytest.raises(InputRefused, match="no active admin"):
         users.set_active(bare, "boss", False, "boss")
     users.set_active(bare, "ann", False, "boss")
-    table, choice = routes.people_table(bare)
-    assert list(table["state"]) == ["deactivated", "active"] and choice["choices"] == ["ann", "boss"]
-    assert "user.close" in list(routes.audit_table(bare)["action"])
+    table = people.people_table(users.list_accounts(bare))
+    assert list(table["name"]) == ["ann", "boss"]
+    assert list(table["state"]) == ["deactivated", "active"]
+    assert "deactivated the account" in [row.what for row in find_events(bare, AuditFilter())[0]]
 
 
 def test_system_panels_and_disk_use(workspace: Workspace) -> None:
-    figures, _, backups = routes.system_panels(workspace)
-    assert items(figures)[1] == {"value": "8", "label": "images"} and items(backups) == []
-    names = [name for name, _ in items(routes.disk_use(workspace))]
+    health, workers, absent, files, runs = system.system_state(workspace)
+    assert "- **8** images" in health.splitlines() and files.empty and runs.empty
+    assert workers.empty and "clinic worker" in absent
+    names = list(system.disk_use(workspace)["part"])
     assert "blobs" in names and "catalog.sqlite" in names
 
 
@@ -88,3 +90,13 @@ def test_words_for_numbers() -> None:
 def test_what_is_no_picture_is_refused() -> None:
     with pytest.raises(InputRefused, match="not a PNG, JPEG"):
         decode(b"no picture")
+
+
+@pytest.mark.parametrize(
+    "text", ["<script>alert(1)</script>", "[a](javascript:b)", "![x](//y)", "a_b*c*", "# 1"]
+)
+def test_texts_are_shown_as_they_are(text: str) -> None:
+    from markdown_it import MarkdownIt
+
+    html = MarkdownIt("commonmark").render(plain(text))
+    assert html == f"<p>{escape(text, quote=False)}</p>\n"

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from ui.web.access import ADMINS
 from ui.web.desk import Desk, Site
+from ui.web.policy import GRADIO
 
 
 def mount_admin(app: FastAPI, site: Site) -> None:
@@ -13,7 +14,16 @@ def mount_admin(app: FastAPI, site: Site) -> None:
     from ui.admin.gradio_kit import mount
     from ui.admin.routes import build_admin_desk
 
-    mount(app, DESK.path, build_admin_desk(site.workspace, site.settings.allowed_networks), ADMINS)
+    mount(app, DESK.path, build_admin_desk(site), ADMINS)
+
+
+def admin_routers(site: Site) -> list[APIRouter]:
+    """The files that the desk links to."""
+    if not site.settings.desks:
+        return []
+    from ui.admin.exports import export_routes
+
+    return [export_routes(site.workspace)]
 
 
 DESK = Desk(
@@ -22,5 +32,8 @@ DESK = Desk(
     title="Admin",
     caption="People, models, endpoints, workers, disk and backups.",
     roles=ADMINS,
+    api={"/api/admin": ADMINS},
+    routers=admin_routers,
     mount_gradio=mount_admin,
+    policy=GRADIO,
 )

@@ -1,14 +1,14 @@
-"""Building blocks of a Gradio desk: theme, safe panels, the second role check, mounting.
+"""Building blocks of a Gradio desk: theme, escaped texts, the second role check, mounting.
 
-A panel is a `gr.HTML` with a constant template. Its value is JSON that `gradio.js` writes with `textContent`,
-because Gradio compiles values inside templates.
+Only components that need no `eval` in the browser, so no `gr.HTML`: the desk's content policy forbids it.
 """
 
+import re
 from collections.abc import Callable, Collection
 from datetime import datetime
 from functools import wraps
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 import gradio as gr
 from fastapi import FastAPI, Request
@@ -17,14 +17,19 @@ from dataengine.errors import ClinicError
 from dataengine.records import now
 from ui.web.access import may, require
 
-PanelKind = Literal["figures", "stages", "rows", "facts", "text"]
 POLL_SECONDS = 3.0
 LISTED = 6
+MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:$]")
 
 HEAD = """<link rel="icon" href="/static/mark.svg">
 <link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/admin/gradio.css">
-<link rel="modulepreload" href="/static/admin/gradio.js">
 <script type="module" src="/static/shell.js"></script>"""
+
+READING: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+"""How events that only read are bound: one request, where Gradio's queue takes two and a stream."""
+
+SHOWN: dict[str, Any] = {"buttons": [], "wrap": True}
+"""How tables are shown."""
 
 FONT = (
     "ui-sans-serif",
@@ -114,23 +119,19 @@ def desk(title: str) -> gr.Blocks:
     return gr.Blocks(title=f"{title} · Artifact Clinic", analytics_enabled=False, delete_cache=(3600, 86400))
 
 
-def heading(title: str, lead: str) -> gr.HTML:
+def heading(title: str, lead: str) -> gr.Markdown:
     """The desk's name and one sentence; both must be constants in our code."""
-    return gr.HTML(
-        html_template=f"<h1>{title}</h1><p>{lead}</p>", js_on_load=None, elem_classes="desk-heading"
-    )
+    return gr.Markdown(f"# {title}\n\n{lead}", elem_classes="desk-heading", container=False)
 
 
-def panel(kind: PanelKind, value: Any = None, label: str = "") -> gr.HTML:
-    """A read-only panel whose JSON value `gradio.js` renders as text. `label` must be a constant."""
-    return gr.HTML(
-        value,
-        html_template=f'<section class="panel {kind}"><h2>{label}</h2><div class="body"></div></section>',
-        js_on_load=f"""import("/static/admin/gradio.js").then(
-            ({{ panel }}) => panel("{kind}", element, props, watch))""",
-        apply_default_css=False,
-        elem_classes="desk-panel",
-    )
+def plain(text: str) -> str:
+    """The text as Markdown that shows it as it is: no markup, link or image of it is acted on."""
+    return MARKUP.sub(r"\\\g<0>", escape(text, quote=False).replace("\n", " "))
+
+
+def figures(items: list[tuple[str, str]]) -> str:
+    """Markdown for `gr.Markdown(elem_classes="figures")`: a row of values, each with what it is."""
+    return "\n".join(f"- **{plain(value)}** {plain(label)}" for value, label in items)
 
 
 def acting(request: gr.Request, roles: Collection[str], action: str) -> str:
@@ -163,8 +164,8 @@ def refresh(
 ) -> None:
     """Run the handler when the page loads and every few seconds, quietly."""
     timer = gr.Timer(POLL_SECONDS)
-    blocks.load(handler, inputs, outputs, api_name=api_name, show_progress="hidden")
-    timer.tick(handler, inputs, outputs, api_name=False, show_progress="hidden", concurrency_limit=None)
+    blocks.load(handler, inputs, outputs, api_name=api_name, **READING)
+    timer.tick(handler, inputs, outputs, api_name=False, concurrency_limit=None, **READING)
 
 
 def mount(app: FastAPI, path: str, blocks: gr.Blocks, roles: Collection[str], max_file_size: int = 0) -> None:
@@ -199,8 +200,10 @@ def tune_queue(blocks: gr.Blocks) -> None:
 
 
 def when(moment: float | None) -> str:
-    """A moment in the machine's local time, or a dash."""
-    return "–" if moment is None else datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M")
+    """A moment in the server's time zone, which it names, or a dash."""
+    return (
+        "–" if moment is None else datetime.fromtimestamp(moment).astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    )
 
 
 def ago(moment: float | None) -> str:

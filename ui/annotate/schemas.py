@@ -124,6 +124,8 @@ class Task(BaseModel):
     image: ShownImage
     map: ShownMap | None
     classes: list[str]
+    offered: list[int]
+    """The values of the classes that are not retired, in their order on the desk."""
     remaining: int
     done_today: int
     revision: int

@@ -1,10 +1,11 @@
 """Access control: roles, and the table of paths that the desks declare. Unlisted paths are refused."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dataengine.errors import AccessDenied
 from dataengine.records import ROLES
+from ui.web.policy import PAGES, ContentPolicy
 
 
 def roles(*names: str) -> frozenset[str]:
@@ -24,6 +25,7 @@ SHARED_PATHS: Mapping[str, frozenset[str]] = {
     "/readyz": PUBLIC,
     "/static": PUBLIC,
     "/favicon.ico": PUBLIC,
+    "/classes.css": SIGNED_IN,
     "/login": PUBLIC,
     "/api/login": PUBLIC,
     "/logout": SIGNED_IN,
@@ -53,6 +55,7 @@ GRADIO_ROUTES = (
     "gradio_api/queue/data",
     "gradio_api/cancel",
     "gradio_api/call",
+    "gradio_api/run",
     "gradio_api/file=",
 )
 """The Gradio routes that a desk needs; proxying, monitoring and code editing stay closed, and uploads too
@@ -70,6 +73,8 @@ class AccessTable:
     """Paths whose requests may hold a label map or a file."""
     uploads: frozenset[str] = frozenset()
     """Mounted Gradio apps that take files."""
+    policies: Mapping[str, ContentPolicy] = field(default_factory=dict)
+    """Content policies by path prefix, where it is not that of plain pages."""
 
     def allowed_roles(self, path: str) -> frozenset[str]:
         """The roles that may ask for `path`, by its longest listed prefix; empty when nothing is listed."""
@@ -83,6 +88,10 @@ class AccessTable:
         if self.allowed_roles(path) == PUBLIC:
             return min(PUBLIC_BODY, largest)
         return largest if path in self.large or self.is_gradio(path) else min(PLAIN_BODY, largest)
+
+    def policy(self, path: str) -> ContentPolicy:
+        """The content policy of what is served at `path`."""
+        return next((policy for prefix, policy in self.policies.items() if within(path, prefix)), PAGES)
 
     def is_gradio(self, path: str) -> bool:
         """True for everything inside a mounted Gradio app."""

@@ -21,6 +21,7 @@ from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.web.access import SHARED_PATHS, AccessTable
 from ui.web.pages import render
+from ui.web.policy import PAGES, ContentPolicy
 from ui.web.sessions import SessionManager
 
 
@@ -62,6 +63,8 @@ class Desk:
     mount_gradio: Callable[[FastAPI, Site], None] | None = None
     takes_files: bool = False
     """Whether people may upload files to its Gradio app."""
+    policy: ContentPolicy = PAGES
+    """The content policy of everything below `path`."""
 
     @property
     def name(self) -> str:
@@ -88,7 +91,8 @@ def access_table(desks: Iterable[Desk]) -> AccessTable:
             gradio.add(desk.path)
     large = frozenset().union(*(desk.large_bodies for desk in desks))
     uploads = frozenset(desk.path for desk in desks if desk.takes_files)
-    return AccessTable(paths, frozenset(gradio), large, uploads=uploads)
+    policies = {desk.path: desk.policy for desk in desks if desk.path and desk.policy is not PAGES}
+    return AccessTable(paths, frozenset(gradio), large, uploads, policies)
 
 
 def listed(desks: Iterable[Desk]) -> list[Desk]:

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataengine.errors import ClinicError
-from ui.web.access import PUBLIC, AccessTable, may, role_words
+from ui.web.access import PUBLIC, AccessTable, may, role_words, within
 from ui.web.cookies import COOKIE, forget
 from ui.web.logs import logger
 from ui.web.middleware import SAFE_METHODS, refused
@@ -27,6 +27,11 @@ SESSION_ENDED = (
     "what you drew"
 )
 """What a Gradio page shows when its session has ended."""
+
+ACCOUNT = "/account"
+BEFORE_CHANGE = (ACCOUNT, "/api/account", "/api/session", "/classes.css", "/logout", "/api/logout")
+"""What a person may ask for whose password an admin chose."""
+CHANGE = "choose a password of your own first, under /account"
 SIGNING_OUT = ("/logout", "/api/logout")
 
 
@@ -89,6 +94,12 @@ class AuthMiddleware:
                 message_page("Page not found", "This page does not exist.", 404)
                 if page
                 else refused(404, "not found")
+            )
+        if person.must_change and not any(within(path, free) for free in BEFORE_CHANGE):
+            return (
+                RedirectResponse(f"{ACCOUNT}?{urlencode({'next': path})}", 303)
+                if page
+                else refused(403, CHANGE)
             )
         if not may(person.roles, wanted):
             text = f"You need the {role_words(wanted)} role for this page. Ask an admin for access."

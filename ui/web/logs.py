@@ -2,12 +2,17 @@
 
 import json
 import logging
+import os
 import re
 import sys
+from io import TextIOWrapper
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 from typing import Any, TextIO
 
 logger = logging.getLogger("clinic.web")
 
+MOST_BYTES, KEPT = 5_000_000, 5
 STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
 SECRET = re.compile(
     r"(?i)((?:token|password|secret|csrf|cookie|authorization|api_key)[\"']?\s*[=:]\s*)[^\s&,;}]+"
@@ -38,16 +43,49 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, default=str, ensure_ascii=False)
 
 
+class PrivateLog(RotatingFileHandler):
+    """A file that begins anew at `MOST_BYTES`, keeps `KEPT` former ones, and is its owner's alone."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT, encoding="utf-8")
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=private)
+
+
+def private(path: str, flags: int) -> int:
+    """An `opener` for files that others must not read."""
+    return os.open(path, flags, 0o600)
+
+
+def log_to_file(path: Path) -> None:
+    """Send the server's lines to a file as JSON; errors go to the terminal as well, and all lines where the
+    file cannot be written."""
+    try:
+        file = PrivateLog(path)
+    except OSError:
+        log_to()
+        return
+    errors = logging.StreamHandler(sys.stderr)
+    errors.setLevel(logging.ERROR)
+    send_to(file, errors)
+
+
 def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Send the server's own lines, and uvicorn's warnings, to the stream as JSON."""
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter())
+    """Send the server's lines to the stream as JSON."""
+    send_to(logging.StreamHandler(stream), level=level)
+
+
+def send_to(*handlers: logging.Handler, level: int = logging.INFO) -> None:
+    """Send the server's own lines, and uvicorn's warnings, to these handlers."""
+    for handler in handlers:
+        handler.setFormatter(JsonFormatter())
     for name, lowest in (
         ("clinic.web", level),
         ("uvicorn", logging.WARNING),
         ("uvicorn.error", logging.WARNING),
     ):
         channel = logging.getLogger(name)
-        channel.handlers[:] = [handler] if name != "uvicorn.error" else []
+        channel.handlers[:] = handlers if name != "uvicorn.error" else []
         channel.setLevel(lowest)
         channel.propagate = name == "uvicorn.error"

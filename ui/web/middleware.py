@@ -4,8 +4,9 @@ Plain ASGI, so that streams of the desks pass untouched.
 """
 
 import asyncio
+import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -16,41 +17,18 @@ from dataengine.bounds import BODY_MEMORY, check_json
 from dataengine.errors import InputRefused
 from ui.web.access import AccessTable
 from ui.web.logs import logger
+from ui.web.policy import inline_sources
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SIGNED = "/label-studio/images/"
 """Label Studio pages may embed these: the URL is signed, and no cookie is involved."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-PAGE_POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob: data:",
-        "connect-src 'self'",
-        "worker-src 'self'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-        "base-uri 'none'",
-    ]
+FOREVER = "public, max-age=31536000, immutable"
+HASHED = re.compile(
+    r"/assets/[^/]+-[A-Za-z0-9_-]{8,10}\.(?:js|css|woff2?|ttf)$|/theme\.css\?v=[0-9a-f]{32,}$"
 )
-# Gradio compiles templates and injects styles, so its pages need eval and inline, from the same origin.
-DESK_POLICY = "; ".join(
-    [
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' blob: data:",
-        "font-src 'self' data:",
-        "connect-src 'self' blob: data:",
-        "worker-src 'self' blob:",
-        "object-src 'none'",
-        "form-action 'self'",
-        "frame-ancestors 'none'",
-        "base-uri 'self'",
-    ]
-)
+"""Files of Gradio that are asked for by a hash of their content: in their name, or as the theme's query."""
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -197,25 +175,51 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 class ResponseHeaders:
-    """Adds the content policy, the other security headers, and no-store unless a route set Cache-Control."""
+    """Adds the path's content policy, the other security headers, and no-store unless a route set
+    Cache-Control. Files that carry a hash in their name are kept by browsers for good.
+    """
 
-    def __init__(self, app: ASGIApp, access: AccessTable) -> None:
+    def __init__(self, app: ASGIApp, access: AccessTable, embed_in: Sequence[str] = ()) -> None:
         self.app = app
         self.access = access
+        self.embed_in = tuple(embed_in)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        policy = DESK_POLICY if self.access.is_gradio(scope["path"]) else PAGE_POLICY
+        policy, path = self.access.policy(scope["path"]), scope["path"]
+        asked = f"{path}?{scope['query_string'].decode('latin-1')}".rstrip("?")
+        forever = self.access.is_gradio(path) and HASHED.search(asked) is not None
+        page: list[Message] = []
+
+        def finish(message: Message, inline: Iterable[str] = ()) -> Message:
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+            if self.embed_in:
+                del headers["X-Frame-Options"]
+            headers["Content-Security-Policy"] = policy.header(self.embed_in, inline)
+            if forever and message["status"] in (200, 304):
+                headers["Cache-Control"] = FOREVER
+            headers.setdefault("Cache-Control", "no-store")
+            return message
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in HEADERS.items():
-                    headers.setdefault(name, value)
-                headers["Content-Security-Policy"] = policy
-                headers.setdefault("Cache-Control", "no-store")
+                html = Headers(scope=message).get("content-type", "").startswith("text/html")
+                if policy.hash_inline and html:
+                    page.append(message)  # its head waits for its body, which the policy hashes
+                    return
+                finish(message)
+            elif page:
+                page.append(message)
+                if not message.get("more_body"):
+                    body = b"".join(part.get("body", b"") for part in page[1:])
+                    await send(finish(page[0], inline_sources(body)))
+                    for part in page[1:]:
+                        await send(part)
+                return
             await send(message)
 
         await self.app(scope, receive, with_headers)

@@ -24,9 +24,11 @@ def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     return HTMLResponse(templates().get_template(template).render(**values), status)
 
 
-def login_page(form_token: str, target: str, problem: str = "", status: int = 200) -> HTMLResponse:
-    """Name and password."""
-    return render("web/pages/login.html", status, token=form_token, next=target, problem=problem)
+def login_page(
+    form_token: str, target: str, problem: str = "", status: int = 200, name: str = ""
+) -> HTMLResponse:
+    """Name and password; after a failure the name stays."""
+    return render("web/pages/login.html", status, token=form_token, next=target, problem=problem, name=name)
 
 
 def start_link_page(problem: str = "", status: int = 200) -> HTMLResponse:

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,8 +17,8 @@ from itsdangerous import BadSignature, Signer
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from dataengine.errors import AccessDenied
-from dataengine.records import ROLES, AuditEvent, now
+from dataengine.errors import AccessDenied, ClinicError
+from dataengine.records import ROLES, AuditEvent, User, now
 from storage import accounts
 from storage.workspace import Workspace
 from ui.config import ServerConfig
@@ -28,6 +29,7 @@ from ui.web.throttle import Throttle
 
 CSRF_HEADER = "X-Clinic-CSRF"
 KEY_FILE = "session.key"
+SEEN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,13 @@ class Person:
     csrf: str
     token: str = field(repr=False)
     local: bool = False
+    must_change: bool = False
+    """An admin chose the password: nothing but choosing another one is allowed."""
+
+    @property
+    def session_hash(self) -> str:
+        """What the catalog stores of the session's token."""
+        return hashlib.sha256(self.token.encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +68,7 @@ class SessionManager:
         self.by_address = Throttle(settings.login_failures)
         self.signer = Signer(signing_key(workspace), salt="clinic.session", digest_method=hashlib.sha256)
         self.local: dict[str, LocalSession] = {}
+        self.seen: dict[str, float] = {}
 
     def has_accounts(self) -> bool:
         """Whether the workspace has any account."""
@@ -69,22 +79,34 @@ class SessionManager:
         """Whether the start-up token opens the server: no accounts, and nobody else can reach it."""
         return is_loopback(self.settings.host) and not self.has_accounts()
 
-    def sign_in(self, name: str, password: str, address: str) -> Person:
-        """A new session. Raises `AccessDenied` for wrong names, passwords, and too many attempts."""
+    def sign_in(self, name: str, password: str, address: str, client: str = "") -> Person:
+        """A new session of the browser `client`. Raises `AccessDenied` for wrong names, passwords, and too
+        many attempts."""
         if self.by_address.blocked(address):
             raise AccessDenied("too many failed attempts from this address; wait ten minutes")
         with self.workspace.catalog() as catalog:
             try:
                 seconds = 3600 * self.settings.session_hours
-                token, session = accounts.sign_in(catalog, name, password, seconds)
-                roles = catalog.users.get(session.user).roles
+                token, session = accounts.sign_in(catalog, name, password, seconds, client)
+                user = catalog.users.get(session.user)
             except AccessDenied:
                 self.by_address.fail(address)
                 raise
             finally:
                 catalog.commit()
         self.by_address.clear(address)
-        return Person(name=session.user, roles=roles, csrf=session.csrf, token=token)
+        return person_with(user, session.csrf, token)
+
+    def adopt(self, person: Person, name: str) -> None:
+        """Let the browser that made the first account go on as its person: its session becomes theirs."""
+        session = self.local.get(person.token)
+        if not person.local or session is None:
+            return
+        with self.workspace.catalog() as catalog:
+            left = session.expires - now()
+            accounts.open_session(catalog, name, person.token, session.csrf, left, "start-up link")
+            catalog.commit()
+        self.local.clear()
 
     def enter_with_token(self, start_token: str, address: str) -> Person:
         """A session for the start-up token. Raises `AccessDenied`."""
@@ -116,7 +138,18 @@ class SessionManager:
         if found is None:
             return None
         session, user = found
-        return Person(name=user.name, roles=user.roles, csrf=session.csrf, token=token)
+        return person_with(user, session.csrf, token)
+
+    def note_seen(self, person: Person) -> None:
+        """Store that the person was seen now, at most once a minute."""
+        at = now()
+        if person.local or at - self.seen.get(person.name, 0.0) < SEEN_SECONDS:
+            return
+        self.seen[person.name] = at
+        # A full or busy database must not keep people out.
+        with suppress(ClinicError), self.workspace.catalog() as catalog:
+            catalog.users.set_seen(person.name, at)
+            catalog.commit()
 
     def sign_out(self, person: Person) -> None:
         """End the session on the server, which invalidates the cookie."""
@@ -170,6 +203,11 @@ class SessionManager:
     @staticmethod
     def local_person(token: str, session: LocalSession) -> Person:
         return Person(name="local", roles=ROLES, csrf=session.csrf, token=token, local=True)
+
+
+def person_with(user: User, csrf: str, token: str) -> Person:
+    """The person of an account, in a session."""
+    return Person(name=user.name, roles=user.roles, csrf=csrf, token=token, must_change=user.must_change)
 
 
 def signing_key(workspace: Workspace) -> bytes:

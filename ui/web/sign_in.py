@@ -1,6 +1,7 @@
 """The routes of the sign-in page."""
 
 import hmac
+import re
 import secrets
 from collections.abc import Iterable
 from typing import Annotated
@@ -18,10 +19,35 @@ from ui.web.gate import address_of
 from ui.web.pages import login_page, start_link_page
 from ui.web.sessions import SignedIn, person_of
 
+BROWSERS = (
+    ("Edg/", "Edge"),
+    ("OPR/", "Opera"),
+    ("Firefox/", "Firefox"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+)
+SYSTEMS = (
+    ("Android", "Android"),
+    ("iPhone", "iOS"),
+    ("iPad", "iOS"),
+    ("Windows", "Windows"),
+    ("Mac OS", "macOS"),
+    ("Linux", "Linux"),
+)
+"""What marks a browser and a system in a User-Agent, the more special first."""
+
 
 def safe_target(target: str, desks: Iterable[Desk]) -> str:
-    """The desk to open after signing in, with its query; the home page for anything else."""
-    return target if target.partition("?")[0] in {desk.path for desk in listed(desks)} else "/"
+    """The desk to open after signing in, with its query and fragment; the home page for anything else."""
+    return target if re.split("[?#]", target, maxsplit=1)[0] in {desk.path for desk in listed(desks)} else "/"
+
+
+def browser_of(request: Request) -> str:
+    """The browser and system that a request names, in words: "Firefox on Linux"."""
+    agent = request.headers.get("user-agent", "")
+    browser = next((name for mark, name in BROWSERS if mark in agent), "a program")
+    system = next((name for mark, name in SYSTEMS if mark in agent), "")
+    return f"{browser} on {system}" if system else browser
 
 
 class Credentials(BaseModel):
@@ -36,14 +62,15 @@ def auth_routes(site: Site) -> APIRouter:
     """Sign-in, sign-out, and the current session."""
     routes, session_manager = APIRouter(), site.session_manager
 
-    def form(request: Request, target: str, problem: str = "", status: int = 200) -> Response:
+    def form(request: Request, target: str, problem: str = "", status: int = 200, name: str = "") -> Response:
         if session_manager.open_to_token():
             return start_link_page(problem, status)
         secure = session_manager.settings.secure_cookies
-        name = form_cookie(request.headers, secure)
-        nonce = request.cookies.get(name) or secrets.token_urlsafe(16)
-        page = login_page(session_manager.form_token(nonce), safe_target(target, site.desks), problem, status)
-        page.set_cookie(name, nonce, path=FORM_PATH, httponly=True, samesite="strict", secure=secure)
+        cookie = form_cookie(request.headers, secure)
+        nonce = request.cookies.get(cookie) or secrets.token_urlsafe(16)
+        token = session_manager.form_token(nonce)
+        page = login_page(token, safe_target(target, site.desks), problem, status, name)
+        page.set_cookie(cookie, nonce, path=FORM_PATH, httponly=True, samesite="strict", secure=secure)
         return page
 
     @routes.get("/login")
@@ -70,17 +97,19 @@ def auth_routes(site: Site) -> APIRouter:
         if not nonce or not hmac.compare_digest(
             form_token.encode(), session_manager.form_token(nonce).encode()
         ):
-            return form(request, next, "This form has expired. Please try again.", 403)
+            return form(request, next, "This form has expired. Please try again.", 403, name)
         try:
-            person = session_manager.sign_in(name, password, address_of(request))
+            person = session_manager.sign_in(name, password, address_of(request), browser_of(request))
         except AccessDenied as error:
-            return form(request, next, str(error).capitalize() + ".", 403)
+            return form(request, next, str(error).capitalize() + ".", 403, name)
         answer = RedirectResponse(safe_target(next, site.desks), 303)
         return session_manager.create_session(request.headers, answer, person)
 
     @routes.post("/api/login")
     def sign_in_json(request: Request, credentials: Credentials) -> Response:
-        person = session_manager.sign_in(credentials.name, credentials.password, address_of(request))
+        person = session_manager.sign_in(
+            credentials.name, credentials.password, address_of(request), browser_of(request)
+        )
         answer = JSONResponse({"csrf": person.csrf, "roles": list(person.roles)})
         return session_manager.create_session(request.headers, answer, person)
 
@@ -99,11 +128,13 @@ def auth_routes(site: Site) -> APIRouter:
 
     @routes.get("/api/session")
     def session(person: SignedIn) -> dict[str, object]:
+        session_manager.note_seen(person)
         return {
             "name": person.name,
             "roles": list(person.roles),
             "csrf": person.csrf,
             "local": person.local,
+            "must_change": person.must_change,
             "worker": bool(workers_alive(session_manager.workspace)),
             "areas": [
                 {"path": desk.path, "title": desk.title}

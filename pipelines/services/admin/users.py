@@ -1,11 +1,18 @@
-"""Accounts and roles, for the Admin desk and the command line."""
+"""Accounts, roles and sessions, for the desks and the command line."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dataengine.errors import InputRefused
+from dataengine.records import AuditEvent, Session, User, now
 from storage import accounts
 from storage.catalog import Catalog
+from storage.maintenance import rename_person
+from storage.queries.people import WorkDone, work_by_person
 from storage.workspace import Workspace
+
+SESSION_ID = 16
+"""Hexadecimal digits of a session's id on pages."""
 
 # Without an active admin, browsers are locked out of administration; the command line is not, so it passes
 # `keep_admin=False`.
@@ -16,13 +23,18 @@ def add_user(
 ) -> None:
     """Open an account. Raises `InputRefused` for a bad name, password or role, `Conflict` if the name is
     taken; with `keep_admin`, `InputRefused` where the first account is no admin.
+
+    Where an admin's page adds it (`keep_admin`) and it is not the first, its person has to choose another
+    password after signing in.
     """
     with workspace.catalog() as catalog:
-        if keep_admin and not catalog.users.count() and "admin" not in roles:
+        first = not catalog.users.count()
+        must_change = keep_admin and not first
+        accounts.create_user(catalog, name, password, roles, actor, must_change)
+        if keep_admin and first and "admin" not in roles:
             raise InputRefused(
                 "the first account must have the admin role, because it disables the start-up link"
             )
-        accounts.create_user(catalog, name, password, roles, actor)
         catalog.commit()
 
 
@@ -39,15 +51,32 @@ def set_roles(
         catalog.commit()
 
 
-def set_password(workspace: Workspace, name: str, password: str, actor: str) -> None:
-    """Change a password and end the person's sessions. Raises `NotFound`, `InputRefused`."""
+def set_password(
+    workspace: Workspace, name: str, password: str, actor: str, must_change: bool = False
+) -> None:
+    """Change a password and end the person's sessions; with `must_change` they have to choose another one
+    after signing in. Raises `NotFound`, `InputRefused`.
+    """
     with workspace.catalog() as catalog:
-        accounts.set_password(catalog, name, password, actor)
+        accounts.set_password(catalog, name, password, actor, must_change)
         catalog.commit()
 
 
+def change_own_password(workspace: Workspace, token: str, current: str, password: str) -> None:
+    """Change the password of the person whose session has this token, and end their other sessions.
+
+    Raises `AccessDenied` for a wrong current password, or a session that has ended; `InputRefused`.
+    """
+    with workspace.catalog() as catalog:
+        try:
+            session, _ = accounts.required_session(catalog, token)
+            accounts.change_own_password(catalog, session, current, password)
+        finally:
+            catalog.commit()
+
+
 def set_active(workspace: Workspace, name: str, active: bool, actor: str, keep_admin: bool = True) -> None:
-    """Open or close an account; closing ends its sessions. Raises as `set_roles`."""
+    """Activate or deactivate an account; deactivating ends its sessions. Raises as `set_roles`."""
     with workspace.catalog() as catalog:
         accounts.set_active(catalog, name, active, actor)
         if keep_admin:
@@ -55,11 +84,82 @@ def set_active(workspace: Workspace, name: str, active: bool, actor: str, keep_a
         catalog.commit()
 
 
-def remove_user(workspace: Workspace, name: str, actor: str) -> None:
-    """Delete an account and its sessions; labels and votes stay. Raises `NotFound`."""
+def remove_user(workspace: Workspace, name: str, actor: str, keep_admin: bool = False) -> None:
+    """Delete an account and its sessions; labels and votes stay. Raises as `set_roles`."""
     with workspace.catalog() as catalog:
         accounts.remove_user(catalog, name, actor)
+        if keep_admin:
+            require_admin(catalog)
         catalog.commit()
+
+
+def rename_user(workspace: Workspace, name: str, new_name: str, actor: str) -> None:
+    """Rename an account and its work. Raises as `rename_person`."""
+    with workspace.catalog() as catalog:
+        rename_person.rename_person(catalog, name, new_name, actor)
+        catalog.commit()
+
+
+def session_id(session: Session) -> str:
+    """What pages call a session by: a part of what the catalog stores of its token."""
+    return session.token_hash[:SESSION_ID]
+
+
+def end_session(workspace: Workspace, name: str, id: str, actor: str) -> int:
+    """End one session of a person; returns 1, or 0 for one that has ended or is not theirs."""
+    with workspace.catalog() as catalog:
+        found = [one for one in catalog.sessions.list(now(), name) if session_id(one) == id]
+        for session in found:
+            catalog.sessions.revoke(session.token_hash)
+            catalog.audit.add(AuditEvent(actor=actor, action="session.end", subject=name))
+        catalog.commit()
+    return len(found)
+
+
+def end_sessions(workspace: Workspace, name: str, actor: str, but: str = "") -> int:
+    """End all sessions of a person except the one with token hash `but`; returns their number."""
+    with workspace.catalog() as catalog:
+        ended = catalog.sessions.revoke_all(name, but)
+        catalog.audit.add(
+            AuditEvent(actor=actor, action="session.end", subject=name, details={"sessions": ended})
+        )
+        catalog.commit()
+    return ended
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """An account with its work and its open sessions, newest first."""
+
+    user: User
+    work: WorkDone
+    sessions: tuple[Session, ...]
+
+
+def list_accounts(workspace: Workspace) -> list[Account]:
+    """All accounts by name."""
+    with workspace.catalog(read_only=True) as catalog:
+        people, work, sessions = catalog.users.list(), work_by_person(catalog), catalog.sessions.list(now())
+    return [
+        Account(
+            user=user,
+            work=work.get(user.name, WorkDone()),
+            sessions=tuple(one for one in sessions if one.user == user.name),
+        )
+        for user in people
+    ]
+
+
+def sessions_of(workspace: Workspace, name: str) -> list[Session]:
+    """A person's open sessions, newest first."""
+    with workspace.catalog(read_only=True) as catalog:
+        return catalog.sessions.list(now(), name)
+
+
+def is_guest(workspace: Workspace, name: str) -> bool:
+    """Whether the account came by an invitation to a study, so that it has no password."""
+    with workspace.catalog(read_only=True) as catalog:
+        return catalog.guests.find(name) is not None
 
 
 def require_admin(catalog: Catalog) -> None:

@@ -358,10 +358,27 @@ def test_users_from_the_command_line(console: Console, monkeypatch: pytest.Monke
     users = console.json("users", "add", "ada", "--role", "admin", "--role", "rater")["users"]
     assert [(user["name"], user["roles"]) for user in users] == [("ada", ["rater", "admin"])]
     assert console.json("users", "roles", "ada", "--role", "annotator")["users"][0]["roles"] == ["annotator"]
-    assert "(closed)" in console("users", "close", "ada")[1]
+    for action in ("deactivate", "close"):  # the former name is still read
+        assert "(deactivated)" in console("users", action, "ada")[1]
+        assert "(deactivated)" not in console("users", "activate" if action == "close" else "open", "ada")[1]
+    assert console.json("users", "rename", "ada", "lovelace")["users"][0]["name"] == "lovelace"
+    assert console.json("users", "rename", "lovelace", "ada")["users"][0]["name"] == "ada"
     status, _, err = console("users", "remove", "bob")
     assert status == 1 and "'bob'" in err
     assert console.json("users", "remove", "ada")["users"] == []
+
+
+def test_label_classes_from_the_command_line(console: Console) -> None:
+    console.json("users")  # makes the workspace
+    added = console.json("classes", "add", "extra limb", "--color", "#0072b2")["classes"]
+    assert [one["name"] for one in added][-1] == "extra limb" and len(added) == 4
+    changed = console.json("classes", "change", "4", "--name", "limbs", "--place", "1")["classes"]
+    assert next((one["value"], one["name"]) for one in changed) == (4, "limbs")
+    assert "(retired)" in console("classes", "change", "4", "--retired")[1]
+    assert "(retired)" not in console("classes", "change", "4", "--no-retired")[1]
+    for words in (("add", "LIMBS"), ("change", "9", "--name", "x"), ("change", "1", "--color", "red")):
+        status, _, error = console("classes", *words)
+        assert status == 1 and error
 
 
 def test_import_export_backup_restore_gc(console: Console, tmp_path: Path) -> None:

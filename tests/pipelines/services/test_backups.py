@@ -9,6 +9,7 @@ import storage.maintenance.second_place
 from dataengine.errors import ConfigRefused, Corrupt, InputRefused, WorkspaceUnusable
 from dataengine.records import DetectorVersion, Endpoint, GeneratorVersion
 from pipelines.generators.files import download_generator
+from pipelines.services.admin.backups import Schedule, schedule_of
 from pipelines.services.admin.maintenance import (
     BACKUP_KEY,
     back_up,
@@ -16,7 +17,7 @@ from pipelines.services.admin.maintenance import (
     restore_backup,
     signature_in_words,
 )
-from pipelines.worker.scheduled_backups import Schedule, ScheduledBackups, schedule_of
+from pipelines.worker.scheduled_backups import ScheduledBackups
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dataengine.errors import InputRefused, NotFound
+from dataengine.errors import Conflict, InputRefused, NotFound
 from dataengine.records import DEFAULT_CLASSES, AuditEvent, Study, Vote
 from storage.catalog import Catalog
 
@@ -41,10 +41,42 @@ def test_audit_pages_backwards(catalog: Catalog) -> None:
 
 def test_classes_are_renamed_or_appended_never_removed(catalog: Catalog) -> None:
     assert catalog.classes.names() == DEFAULT_CLASSES
+    first, *_ = catalog.classes.list()
+    catalog.classes.change(first, replace(first, name="distorted shape"))
+    added = catalog.classes.add("text", "#0072b2")
     names = ("distorted shape", *DEFAULT_CLASSES[1:], "text")
-    catalog.classes.set(names)
-    assert catalog.classes.names() == names
-    for bad in (DEFAULT_CLASSES, (*names, "text"), (*names, " "), [f"c{n}" for n in range(256)]):
+    assert catalog.classes.names() == names and added.value == 4
+    for bad in ("text", "TEXT", "", " ", "x" * 61, "a\nb"):
         with pytest.raises(InputRefused):
-            catalog.classes.set(bad)
+            catalog.classes.add(bad)
+    for color in ("red", "#FFFFFF", "#fff", "#0072b2; x"):
+        with pytest.raises(InputRefused, match="colour"):
+            catalog.classes.add("another", color)
     assert catalog.classes.names() == names
+
+
+def test_a_class_moves_and_retires_and_keeps_its_value(catalog: Catalog) -> None:
+    third = catalog.classes.list()[2]
+    catalog.classes.change(third, replace(third, place=1))
+    assert [one.value for one in catalog.classes.list()] == [3, 1, 2]
+    assert [one.place for one in catalog.classes.list()] == [1, 2, 3]
+    assert catalog.classes.names() == DEFAULT_CLASSES
+    for value in (1, 2):
+        one = next(each for each in catalog.classes.list() if each.value == value)
+        catalog.classes.change(one, replace(one, retired=True))
+    assert catalog.classes.names() == DEFAULT_CLASSES
+    last = catalog.classes.list()[0]
+    with pytest.raises(InputRefused, match="no class to draw"):
+        catalog.classes.change(last, replace(last, retired=True))
+
+
+def test_the_second_of_two_who_rename_one_class_is_told(catalog: Catalog) -> None:
+    """Issue 25, bad input: two people renaming one class."""
+    seen = catalog.classes.list()[0]
+    catalog.classes.change(seen, replace(seen, name="melted"))
+    with pytest.raises(Conflict, match="now 'melted'"):
+        catalog.classes.change(seen, replace(seen, name="smeared"))
+    assert catalog.classes.names()[0] == "melted"
+    gone = replace(seen, value=9)
+    with pytest.raises(Conflict):
+        catalog.classes.change(gone, gone)

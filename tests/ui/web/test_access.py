@@ -29,6 +29,7 @@ MATRIX = {
     "/logout": EVERYONE,
     "/api/logout": EVERYONE,
     "/api/session": EVERYONE,
+    "/classes.css": EVERYONE,
     "/api/openapi.json": EVERYONE,
     "/annotate": {"annotator", "curator", "admin"},
     "/api/annotate": {"annotator", "curator", "admin"},
@@ -56,6 +57,9 @@ MATRIX = {
     "/rounds": {"curator", "engineer", "admin"},
     "/gradio": {"annotator", "curator", "engineer", "admin"},
     "/admin": {"admin"},
+    "/api/admin": {"admin"},
+    "/account": EVERYONE,
+    "/api/account": EVERYONE,
 }
 OPEN = {"/healthz", "/readyz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"}
 OWN_SECRET = ("/login", "/label-studio/", "/join")

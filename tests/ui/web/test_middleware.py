@@ -1,20 +1,27 @@
 """What every request passes: host, origin, body size, headers; and the log that holds no secret."""
 
+import base64
+import hashlib
 import io
 import json
 import logging
+import re
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from storage.workspace import Workspace
-from tests.ui.conftest import ORIGIN, PASSWORD
+from tests.ui.conftest import ORIGIN, PASSWORD, sign_in
 from ui.config import ServerConfig
-from ui.server import bound_socket, create_app
-from ui.web.logs import JsonFormatter, log_to, logger, without_secrets
-from ui.web.middleware import DESK_POLICY, PAGE_POLICY, host_name, is_loopback
+from ui.server import bound_socket, create_app, serve
+from ui.web.logs import KEPT, JsonFormatter, log_to, log_to_file, logger, without_secrets
+from ui.web.middleware import FOREVER, HASHED, host_name, is_loopback
+from ui.web.policy import GRADIO, GRADIO_HTML, PAGES, inline_sources
 from ui.web.throttle import Throttle
 
 Clients = Callable[..., TestClient]
@@ -71,10 +78,78 @@ def test_security_headers_are_on_every_answer(client_of: Clients) -> None:
     for path in ("/", "/annotate", "/api/session", "/static/annotate.js", "/login", "/nothing/here"):
         headers = client.get(path).headers
         assert headers["x-content-type-options"] == "nosniff" and headers["x-frame-options"] == "DENY"
-        assert headers["content-security-policy"] == PAGE_POLICY
-    assert "unsafe" not in PAGE_POLICY and "default-src 'none'" in PAGE_POLICY
-    assert "frame-ancestors 'none'" in DESK_POLICY
+        assert headers["content-security-policy"] == PAGES.header()
+    assert "unsafe" not in PAGES.header() and "default-src 'none'" in PAGES.header()
+    for policy in (PAGES, GRADIO, GRADIO_HTML):
+        assert policy.header().endswith("frame-ancestors 'none'")
     assert client.get("/api/session").headers["cache-control"] == "no-store"
+
+
+def script_sources(policy: str) -> list[str]:
+    """What a policy allows scripts from."""
+    return next(part for part in policy.split("; ") if part.startswith("script-src ")).split()[1:]
+
+
+def test_the_admin_page_runs_its_own_inline_scripts_alone(full: tuple[FastAPI, Workspace]) -> None:
+    client = TestClient(full[0], base_url=ORIGIN)
+    sign_in(client, "admin")
+    answer = client.get("/admin/", headers={"Accept": "text/html"})
+    sources = script_sources(answer.headers["content-security-policy"])
+    inline = [
+        script.split(">", 1)[1]
+        for script in answer.text.replace("</script>", "<script ").split("<script")
+        if ">" in script and " src=" not in script.split(">", 1)[0]
+    ]
+    expected = {
+        f"'sha256-{base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()}'" for body in inline
+    }
+    assert len(answer.content) == int(answer.headers["content-length"]) and "gradio_config" in answer.text
+    hashed = {source for source in sources if source.startswith("'sha256-")}
+    assert len(hashed) >= 4 and hashed <= expected
+    assert set(sources) - hashed == {"'self'"}
+    assert "unsafe-eval" not in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("page", "count"),
+    [
+        (b"<script>a</script><SCRIPT data-x>b</SCRIPT>", 2),
+        (b'<script type="module" src="/x.js"></script>', 0),
+        (b"<p>no script</p>", 0),
+        (b"<script>one\nline</script><script SRC='x'></script>", 1),
+    ],
+)
+def test_only_inline_scripts_are_hashed(page: bytes, count: int) -> None:
+    assert len(inline_sources(page)) == count
+
+
+def test_files_named_by_a_hash_are_kept_for_good(full: tuple[FastAPI, Workspace]) -> None:
+    """Goal `admin_warm_s`: they were sent no-store, so that every load fetched all of them again."""
+    client = TestClient(full[0], base_url=ORIGIN)
+    sign_in(client, "admin")
+    page = client.get("/admin/", headers={"Accept": "text/html"}).text
+    script = re.search(r'src="\./(assets/index-[^"]+\.js)"', page)
+    theme = re.search(r'"theme_hash": ?"([0-9a-f]+)"', page)
+    assert script and theme
+    for path in (script[1], f"theme.css?v={theme[1]}"):
+        assert client.get(f"/admin/{path}").headers["cache-control"] == FOREVER, path
+    for path in ("", "theme.css", "theme.css?v=", "config", "static/js/iframeResizer.contentWindow.min.js"):
+        assert client.get(f"/admin/{path}").headers["cache-control"] == "no-store", path
+    assert client.get("/admin/assets/absent-DphvyggB.js").headers["cache-control"] == "no-store"
+    assert not HASHED.search("/admin/assets/index.js") and HASHED.search("/x/assets/Index-Akn07EZk2.js")
+
+
+def test_embedding_is_a_setting(bare: Workspace) -> None:
+    portal = "https://portal.example.org"
+    client = TestClient(
+        create_app(bare, ServerConfig(desks=False, embed_in=(portal, "http://intra:8080"))), base_url=ORIGIN
+    )
+    headers = client.get("/login").headers
+    assert headers["content-security-policy"].endswith(f"frame-ancestors {portal} http://intra:8080")
+    assert "x-frame-options" not in headers
+    for wrong in ("portal.example.org", "https://a b", "https://x.org/path", "*", "'self'; script-src *"):
+        with pytest.raises(ValidationError):
+            ServerConfig(embed_in=(wrong,))
 
 
 def test_own_pages_hold_no_inline_script_or_style(client_of: Clients) -> None:
@@ -103,6 +178,37 @@ def test_strangers_are_not_told_where_the_database_is(
         assert where not in answer.text and "catalog.sqlite" not in answer.text
     health = client.get("/healthz")
     assert health.status_code == 503 and "does not answer" in health.json()["error"]
+
+
+def test_a_start_says_where_what_and_how_to_stop(
+    bare: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """desks 1.7: one JSON line for each request went to the terminal, and nothing told how to stop."""
+    monkeypatch.setattr("uvicorn.Server.run", lambda server, sockets: logger.info("request"))
+    serve(bare, ServerConfig(port=0, desks=False, start_token="secret-of-the-link"))
+    told, errors = capsys.readouterr()
+    lines = told.splitlines()
+    assert lines[0].startswith("Artifact Clinic: http://127.0.0.1:") and "token=secret" in lines[0]
+    assert f"Workspace: {bare.path}" in lines and "Ctrl+C stops" in lines[-1] and len(lines) == 5
+    assert errors == ""
+    log = bare.path / "server.log"
+    assert json.loads(log.read_text())["event"] == "request" and log.stat().st_mode & 0o777 == 0o600
+    assert "secret-of-the-link" not in log.read_text()
+
+
+def test_the_log_begins_anew_before_it_fills_a_disk(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.web.logs.MOST_BYTES", 500)
+    log_to_file(tmp_path / "server.log")
+    for number in range(100):
+        logger.info("request", extra={"path": f"/{number}"})
+    logger.error("failed", extra={"path": "/last"})
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["server.log", *(f"server.log.{number}" for number in range(1, KEPT + 1))]
+    assert all(path.stat().st_size <= 500 and not path.stat().st_mode & 0o77 for path in tmp_path.iterdir())
+    assert capsys.readouterr().err.count("\n") == 1
+    log_to()
 
 
 def test_each_request_is_one_json_line_without_secrets(client_of: Clients) -> None:

@@ -61,8 +61,8 @@ export class Editor {
   // ---- showing ----
 
   // Shows an image: its `width`, `height`, `bitmap`, `labels`, and where there is a map `confidence` and `heat`;
-  // regions of confidence ≥ `threshold` are suggested.
-  open(loaded, { image, classes, threshold, tools = [] }) {
+  // regions of confidence ≥ `threshold` are suggested. Only the `offered` classes, by number, can be drawn.
+  open(loaded, { image, classes, offered = classes.map((_, at) => at + 1), threshold, tools = [] }) {
     const { width, height, labels } = loaded, { desk, part } = this, side = Math.min(width, height);
     this.current = loaded;
     this.hint = null;
@@ -76,11 +76,12 @@ export class Editor {
     part("size").dataset.side = side;
     part("map-group").classList.toggle("none", !loaded.confidence);
     part("assist-tool").hidden = !tools.includes("assist");
-    if (part("classes").dataset.names !== classes.join("\n")) {
-      part("classes").dataset.names = classes.join("\n");
-      this.drawClasses(classes);
+    const drawn = [...classes, ...offered].join("\n");
+    if (part("classes").dataset.drawn !== drawn) {
+      part("classes").dataset.drawn = drawn;
+      this.drawClasses(classes, offered);
     }
-    if (desk.value > classes.length) desk.value = 1;
+    if (!offered.includes(desk.value)) desk.value = offered[0];
     this.view.layers.dataset.image = image;
     part("tools").classList.remove("idle");
     const useless = (desk.tool === "assist" && !tools.includes("assist")) || (desk.tool === "eraser" && !labels.painted);
@@ -136,17 +137,22 @@ export class Editor {
     }
   }
 
-  drawClasses(names) {
-    this.part("classes").replaceChildren(...names.map((name, at) => h("button", { type: "button", role: "radio", "data-value": at + 1, onclick: () => this.choose(at + 1) },
-      h("span", { class: "swatch", style: { background: `rgb(${classColour(at + 1)})` } }), h("span", { class: "name" }, name), h("span", { class: "count" }),
+  // Buttons of the offered classes, each with the key of its place; a retired class only colours earlier labels.
+  drawClasses(names, offered) {
+    this.part("classes").replaceChildren(...offered.map((value, at) => h("button", { type: "button", role: "radio", "data-value": value, onclick: () => this.choose(value) },
+      h("span", { class: "swatch", style: { background: `rgb(${classColour(value)})` } }), h("span", { class: "name" }, names[value - 1]), h("span", { class: "count" }),
       at < 9 ? h("kbd", {}, at + 1) : null)));
   }
 
   // ---- tools ----
 
+  valueAt(place) {
+    return Number(this.part("classes").children[place - 1]?.dataset.value ?? 0);
+  }
+
   choose(value) {
     const { desk } = this;
-    if (value > this.part("classes").children.length) return;
+    if (!value) return;
     desk.value = value;
     if (desk.tool === "eraser") desk.tool = "brush";
     this.view.request();
@@ -266,7 +272,7 @@ export class Editor {
     if (event.repeat && !REPEATING.includes(action)) return event.preventDefault();
     event.preventDefault();
     if (action === "pan") pointer.space = true;
-    else if (action.startsWith("class-")) this.choose(Number(action.slice(6)));
+    else if (action.startsWith("class-")) this.choose(this.valueAt(Number(action.slice(6))));
     else run(action);
     this.view.stage.classList.toggle("panning", pointer.space);
   }

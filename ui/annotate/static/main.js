@@ -105,7 +105,7 @@ function show(loaded) {
   const { task, labels } = loaded;
   tasks.current = loaded;
   serverDraftAt = savedChanges = labels.changes;
-  editor.open(loaded, { image: task.image.id, classes: task.classes, threshold: firstThreshold(task.map), tools: task.tools });
+  editor.open(loaded, { image: task.image.id, classes: task.classes, offered: task.offered, threshold: firstThreshold(task.map), tools: task.tools });
   timer.reset(loaded.seconds);
   $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No detector has looked at this image yet.";
   $("map-group").classList.toggle("none", !task.map);

@@ -1,8 +1,9 @@
 // The colours of classes, series and artifact maps. Those of classes and series are variables of style.css,
-// read here for canvases, which take numbers.
+// and of classes.css for the workspace's own, read here for canvases, which take numbers.
 
-const CLASSES = 6, SERIES = 6;
+const SERIES = 6;
 const style = getComputedStyle(document.documentElement);
+const CLASSES = Math.max(6, Number(style.getPropertyValue("--class-count")) || 0);
 const channels = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
 
 const CLASS_COLOURS = Array.from({ length: CLASSES }, (_, at) => channels(style.getPropertyValue(`--class-${at + 1}`).trim()));

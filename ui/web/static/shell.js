@@ -1,8 +1,8 @@
 // The header of every page: navigation, worker status, the signed-in user.
-import { currentSession, get, post } from "/static/api.js";
+import { currentSession, forgetSession, get, post } from "/static/api.js";
 import { h } from "/static/dom.js";
 
-const WORKER_POLL_MS = 15000;
+const WORKER_POLL_MS = 15000, FIRST_ACCOUNT_POLL_MS = 1500;
 
 function brand() {
   return h("a", { href: "/", class: "brand" }, h("img", { src: "/static/mark.svg", alt: "" }), "Artifact Clinic");
@@ -15,7 +15,8 @@ function navigation(areas) {
 
 async function leave() {
   await post("/api/logout");
-  location.assign("/login");
+  const here = location.pathname.replace(/(.)\/$/, "$1") + location.search + location.hash;
+  location.assign(`/login?${new URLSearchParams({ next: here })}`);
 }
 
 async function watchWorker(sign) {
@@ -30,15 +31,31 @@ async function watchWorker(sign) {
   }, WORKER_POLL_MS);
 }
 
+// The first account signs its maker in: then the header names that person, and the banner goes.
+function watchForFirstAccount(bar, banner) {
+  const timer = setInterval(async () => {
+    const { local } = await get("/api/session").catch(() => ({ local: true }));
+    if (local) return;
+    clearInterval(timer);
+    forgetSession();
+    bar.remove();
+    banner.remove();
+    await draw();
+  }, FIRST_ACCOUNT_POLL_MS);
+}
+
 async function draw() {
   const session = await currentSession();
   const worker = h("span", { class: "worker", role: "status" }, h("span"));
   const bar = h("header", { class: "clinic-bar" },
     brand(), navigation(session.areas), h("span", { class: "gap" }), worker,
-    h("span", { class: "who" }, session.name), h("button", { type: "button", onclick: leave }, "Sign out"));
+    session.local ? h("span", { class: "who" }, session.name) : h("a", { class: "who", href: "/account", title: `Signed in as ${session.name}: password and sessions` }, session.name),
+    h("button", { type: "button", onclick: leave }, "Sign out"));
   document.body.prepend(bar);
   if (session.local) {
-    bar.after(h("div", { class: "clinic-banner" }, "There are no accounts yet: only this computer can connect, and anyone with the start-up link has full access. Add people with ", h("code", {}, "clinic users add"), " or on the Admin desk."));
+    const banner = h("div", { class: "clinic-banner" }, "There are no accounts yet: only this computer can connect, and anyone with the start-up link has full access. Add people with ", h("code", {}, "clinic users add"), " or on the Admin desk.");
+    bar.after(banner);
+    watchForFirstAccount(bar, banner);
   }
   await watchWorker(worker);
 }
