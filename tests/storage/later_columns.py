@@ -14,7 +14,8 @@ LATER_COLUMNS = {
 }
 """Columns that migrations after 0008 add."""
 
-_TABLES = tuple(f"DROP TABLE {name}" for name in ("settings", "map_places", "image_tags", "saved_views", "pilots"))
+_NEW = ("settings", "map_places", "image_tags", "saved_views", "pilots")
+_TABLES = tuple(f"DROP TABLE {name}" for name in _NEW)
 LATER_OBJECTS = {
     "sqlite": (
         *_TABLES,

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from dataengine.bounds import IMAGE_BYTES
 from ui.web.access import IMAGE_VIEWERS
 from ui.web.desk import Desk, Site
+from ui.web.policy import GRADIO_HTML
 
 
 def mount_app(app: FastAPI, site: Site) -> None:
@@ -27,4 +28,5 @@ DESK = Desk(
     roles=IMAGE_VIEWERS,
     mount_gradio=mount_app,
     takes_files=True,
+    policy=GRADIO_HTML,
 )
