@@ -275,6 +275,8 @@ def test_a_value_of_the_same_image_keeps_the_stroke_under_way(app: App, page: Pa
     got = read(app, page)["label_map"]
     assert (got[0:10] == 3).all() and differ(got == 1, drawn) <= 12
     page.locator("#first [data-id=undo]").click()
+    assert (read(app, page)["label_map"] == given).all(), "the stroke alone is undone"
+    page.locator("#first [data-id=undo]").click()
     assert not read(app, page)["label_map"].any()
 
 

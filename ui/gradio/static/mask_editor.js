@@ -10,9 +10,9 @@ export function mount({ element, props, trigger, watch }, workerSource) {
   const worker = new Worker(address);
   URL.revokeObjectURL(address);
   const root = element.querySelector(".mask-editor");
-  const editor = new Editor(root, { changed: send, worker }), { desk, pointer, view } = editor;
+  const editor = new Editor(root, { changed: () => setting || send(), worker }), { desk, pointer, view } = editor;
   const slider = editor.part("threshold");
-  let value = null, turn = 0;
+  let value = null, turn = 0, setting = false;
 
   // Gradio reads the value when a button is pressed, so it must be there when the stroke ends.
   function send() {
@@ -46,7 +46,9 @@ export function mount({ element, props, trigger, watch }, workerSource) {
       if (mine !== turn) return;
       value = { ...next, label_map: next.label_map ?? null };
       if (!same) return open({ height, width, bitmap, ...map, labels: new LabelMap(height, width, pixels) });
+      setting = true;
       editor.replace(pixels);
+      setting = false;
       const settings = ({ classes, threshold }) => JSON.stringify([classes, threshold]);
       if (map || settings(before) !== settings(next)) {
         while (pointer.busy) await new Promise(requestAnimationFrame);
@@ -69,9 +71,7 @@ export function mount({ element, props, trigger, watch }, workerSource) {
 
   function submit() {
     if (pointer.loop) return pointer.closeLoop(false);
-    if (pointer.busy) return;
-    send();
-    trigger("submit");
+    if (!pointer.busy) trigger("submit");
   }
 
   root.addEventListener("keydown", (event) => editor.keydown(event, event.target === view.stage, actions, run));
