@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipelines.services import queue, runs
 from storage.workspace import Workspace
+from ui.admin.gradio_kit import when
 from ui.gradio.place import plain
 from ui.runs.routes import run_rows
 
@@ -23,7 +24,7 @@ def run_choices(workspace: Workspace, kind: str, chosen: str | None = None) -> A
     rows = run_rows(workspace, kind)[:LISTED]
     known = [row["run"] for row in rows]
     return gr.update(
-        choices=[(f"{row['name']} · {row['state']} · {row['run']}", row["run"]) for row in rows],
+        choices=[(f"{row['name']} · {when(row['created'])} · {row['by']}", row["run"]) for row in rows],
         value=chosen if chosen in known else next(iter(known), None),
     )
 
@@ -40,7 +41,8 @@ def status_text(status: dict[str, Any]) -> str:
         )
     if status["position"]:
         words.append(f"number {status['position']} in the queue")
-    lines = [" · ".join(words), plain(status["error"] or status["message"]), plain(status["note"])]
+    said = status["error"] or (status["message"] if is_open(status) else "")
+    lines = [" · ".join(words), plain(said), plain(status["note"])]
     return "\n\n".join(filter(None, lines))
 
 

@@ -159,7 +159,9 @@ def test_every_gradio_endpoint_is_open_to_its_roles_alone(clients: dict[str, Tes
         for name in names:
             for role, client in clients.items():
                 answer = client.post(f"{desk}/gradio_api/call{name}", json={"data": []})
-                expected = {401} if role == "nobody" else {200, 422, 500} if role in MATRIX[desk] else {403}
+                # 503: the desk's queue is full.
+                allowed = {200, 422, 500, 503} if role in MATRIX[desk] else {403}
+                expected = {401} if role == "nobody" else allowed
                 assert answer.status_code in expected, f"{role}: {desk}{name} answered {answer.status_code}"
                 checked += 1
     assert checked > 60

@@ -170,7 +170,7 @@ def form(
     )
     with workspace.catalog(read_only=True) as catalog:
         rounds = catalog.rounds.list()
-        hard = sorted({one.category for row in rounds for one in catalog.hard.of_round(row.id)})
+        hard = sorted({one.category for row in rounds for one in catalog.hard.of_round(row.id) if one.hard})
         known = sorted({one.category for one in catalog.images.find(limit=2000) if one.category})
     all_known = gr.update(choices=sorted({*hard, *known}), value=categories or hard)
     return methods, generator_choices(workspace, generator), all_known
