@@ -27,8 +27,9 @@ def map_job(context: Context, args: dict[str, Any]) -> Result:
             return {"map": current, "images": 0, **_unreadable(indexed)}
     if not ids:
         raise ConfigRefused("there are no images to map; import or generate some first")
-    context.report(0, 1, f"arranging {len(ids):,} images by likeness")
-    places = project(centred(vectors))
+    message = f"arranging {len(ids):,} images by likeness"
+    context.report(0, 1, message)
+    places = project(centred(vectors), report=lambda done, total: context.report(done, total, message))
     map_id = secrets.token_hex(4)
     with context.workspace.catalog() as catalog:
         catalog.map_places.replace(map_id, ids, places)

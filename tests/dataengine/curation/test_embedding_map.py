@@ -36,14 +36,17 @@ def test_a_few_images_are_placed_without_neighbourhoods(count: int) -> None:
     assert count < 8 or share_of_same_cluster(places, of) > 0.8
 
 
-def test_equal_images_lie_at_one_place() -> None:
-    places = project(np.ones((5, 30), np.float32))
+@pytest.mark.parametrize("count", [5, 40])
+def test_equal_images_lie_at_one_place(count: int) -> None:
+    places = project(np.ones((count, 30), np.float32))
     assert (places == places[0]).all() and places[0].tolist() == pytest.approx([SIDE / 2, SIDE / 2], abs=1)
 
 
 def test_many_images_keep_their_neighbours() -> None:
     pytest.importorskip("openTSNE", reason="make setup installs openTSNE")
     vectors, of = clusters(120)
-    places = project(vectors)
+    told: list[tuple[int, int]] = []
+    places = project(vectors, report=lambda done, total: told.append((done, total)))
+    assert told == [(10 * step, 750) for step in range(1, 76)]
     assert share_of_same_cluster(places, of) > 0.95
     assert 0 < places.min() < 0.1 * SIDE and 0.9 * SIDE < places.max() < SIDE
