@@ -80,7 +80,7 @@ function bar(choices, filters, chosen, go, total) {
     if (always) document.querySelectorAll(".tile").forEach((tile) => tile.heat());
   } });
   const reset = chosen ? h("button", { type: "button", class: "link", onclick: () => go({ view: "images" }) }, "Clear filters") : null;
-  return h("div", { class: "top" }, form, workBar(filters, () => go({ view: "images", ...filters })), h("div", { class: "line" }, total, reset, h("span", { class: "gap" }),
+  return h("div", { class: "top" }, form, choices.images ? workBar(filters, () => go({ view: "images", ...filters })) : null, h("div", { class: "line" }, total, reset, h("span", { class: "gap" }),
     h("label", { class: "switch" }, overlay, "Always show the artifact map"),
     h("button", { type: "button", class: "button quiet", onclick: () => tell(post("/api/curate/features"), "Similarity index queued. Rounds → Jobs and workers shows its progress.") }, "Build similarity index")));
 }
