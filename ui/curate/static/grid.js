@@ -113,7 +113,7 @@ function bar(choices, filters, go, total, hidden) {
     if (always) document.querySelectorAll(".tile").forEach((tile) => tile.heat());
   } });
   const named = { lasso: [[filters.lasso, "inside the lasso"]], state: STATES, class: classes, generator: generators, detector: detectors };
-  return h("div", { class: "top" }, form, chips(filters, named, go), workBar(filters, () => go({ view: "images", ...filters })), h("div", { class: "line" }, total, hidden, h("span", { class: "gap" }),
+  return h("div", { class: "top" }, form, chips(filters, named, go), choices.images ? workBar(filters, () => go({ view: "images", ...filters })) : null, h("div", { class: "line" }, total, hidden, h("span", { class: "gap" }),
     viewsMenu(choices, filters),
     h("label", { class: "switch" }, overlay, "Always show the artifact map"),
     h("button", { type: "button", class: "link", onclick: () => go({ ...filters, view: "map" }) }, "Show these on the map")));

@@ -175,6 +175,11 @@ function starting({ recipes, generators, ...offered }, go) {
   return form;
 }
 
+// What a round needs, and where images that exist already are worked on without one.
+const firstRound = () => h("div", {},
+  h("p", { class: "soft" }, "A round generates images, finds artifacts, asks people, retrains the detector and treats the generator. It needs a generator and a detector. Images that exist already need no round."),
+  h("div", { class: "line" }, h("a", { class: "button quiet", href: "/import" }, "Import images"), h("a", { class: "button quiet", href: "/curate" }, "Find artifacts in images"), h("a", { class: "button quiet", href: "/treat" }, "Register a generator")));
+
 export async function rounds(root, { asked, go }) {
   const { rounds: all, ...offered } = await get("/api/rounds");
   const form = starting(offered, go);
@@ -185,12 +190,8 @@ export async function rounds(root, { asked, go }) {
   root.append(h("div", { class: "line top" },
     all.length ? select("round", "Round", newest.map((one) => [one.round, `Round ${one.number} · ${one.recipe} · ${when(one.created)} · ${one.state}`]), chosen, (event) => go({ view: "rounds", round: event.target.value })) : h("h1", {}, "No rounds yet"),
     h("span", { class: "gap" }),
-    h("button", { class: "button", type: "button", id: "new", onclick: () => { form.hidden = false; form.look(); form.querySelector("select").focus(); } }, "Run a round")), form);
-  if (!chosen) {
-    root.append(h("p", { class: "soft" }, "A round generates images, finds artifacts, asks people, retrains the detector and treats the generator. It needs a generator and a detector. For images that you have already, no round is needed."),
-      h("div", { class: "line" }, h("a", { class: "button quiet", href: "/import" }, "Import images"), h("a", { class: "button quiet", href: "/curate" }, "Find artifacts in them"), h("a", { class: "button quiet", href: "/treat" }, "Register a generator")));
-    return null;
-  }
+    h("button", { class: "button", type: "button", id: "new", onclick: () => { form.hidden = false; form.look(); form.querySelector("select").focus(); } }, "Run a round")), chosen ? "" : firstRound(), form);
+  if (!chosen) return null;
   const mayLabel = (await currentSession()).areas.some(({ path: area }) => area === "/annotate");
   const place = h("div", { class: "round" });
   root.append(place);
