@@ -319,8 +319,8 @@ function similarity(found) {
 
 function attributesRow({ before, after, drop, interval }) {
   const change = drop > 0 ? `${figure(drop)} lost` : drop < 0 ? `${figure(-drop)} gained` : "same";
-  const spread = drop < 0 ? [-interval[1], -interval[0]] : interval;
-  return h("tr", {}, h("td", {}, "attributes shown"), ...[before, after].map((value) => h("td", { class: "figure" }, figure(value))), h("td", { class: "figure" }, h("b", {}, change)), h("td", { class: "figure" }, spread.map((value) => figure(value || 0)).join(" – ")));
+  const spread = !interval ? [] : drop < 0 ? [-interval[1], -interval[0]] : interval;
+  return h("tr", {}, h("td", {}, "attributes shown"), ...[before, after].map((value) => h("td", { class: "figure" }, figure(value))), h("td", { class: "figure" }, h("b", {}, change)), h("td", { class: "figure" }, spread.map((value) => figure(value || 0)).join(" – ") || "–"));
 }
 
 // ---- which view --------------------------------------------------------------------------------------------
