@@ -377,11 +377,25 @@ def test_two_people_at_once_get_different_images(desk: Desk, server: Server) -> 
 
 
 def test_triage_labels_the_rest_clean_and_queues_the_flawed(desk: Desk, server: Server) -> None:
+    with server.workspace.catalog() as catalog:  # the other category fills a grid
+        for image in catalog.images.find():
+            if image.category == "hands":
+                catalog.queue.withdraw(image.id, "r1")
+        catalog.commit()
     page = desk()
     shown(page)
+    unseen = iter([True])
+
+    def break_one(route: Route) -> None:
+        if route.request.resource_type == "image" and next(unseen, False):
+            route.fulfill(status=404)
+        else:
+            route.continue_()
+
+    page.route("**/pixels", break_one)
     page.keyboard.press("t")
     images = page.locator("#triage-grid button")
-    expect(images.first).to_be_visible(timeout=PATIENCE_MS)
+    expect(images).to_have_count(11, timeout=PATIENCE_MS)  # an image that nobody can see is not offered
     count = images.count()
     with server.workspace.catalog(read_only=True) as catalog:
         before = catalog.labels.count("annotator")

@@ -54,7 +54,7 @@ export class Triage {
     $("triage-title").textContent = `Which of these are flawed? (${this.grid.category}, ${this.grid.waiting} waiting)`;
     $("triage-grid").replaceChildren(...this.grid.images.map((image, at) => {
       const button = h("button", { type: "button", "aria-pressed": "false", "data-seen": "no", "aria-label": `Image ${at + 1}: ${image.prompt || "no prompt"}`, title: image.prompt,
-        onclick: () => this.toggle(button, image) }, h("img", { src: image.url, alt: "", draggable: "false" }), h("span", {}, "flawed"));
+        onclick: () => this.toggle(button, image) }, h("img", { src: image.url, alt: "", draggable: "false", onerror: () => this.unloadable(button, image) }), h("span", {}, "flawed"));
       this.looked.set(button, 0);
       this.observer.observe(button);
       return button;
@@ -63,11 +63,24 @@ export class Triage {
     this.count();
   }
 
+  // An image that nobody can see is nobody's to confirm.
+  unloadable(button, image) {
+    if (!this.grid?.images.includes(image)) return;
+    this.grid.images = this.grid.images.filter((one) => one !== image);
+    this.flawed.delete(image.lease);
+    this.looked.delete(button);
+    this.visible.delete(button);
+    button.remove();
+    post("/api/annotate/skip", { lease: image.lease, reason: "not loadable in triage" }).catch(() => {});
+    if (this.grid.images.length) this.count();
+    else this.refill();
+  }
+
   // Nobody looks at two images at once: the time that passes is shared among those on the screen.
   tick() {
     if (!this.grid || document.hidden) return;
     const each = this.grid.seconds_each;
-    const now = [...this.visible].filter((button) => this.looked.get(button) < each && button.querySelector("img").complete);
+    const now = [...this.visible].filter((button) => this.looked.get(button) < each && button.querySelector("img").naturalWidth);
     if (!now.length) return;
     for (const button of now) {
       this.looked.set(button, this.looked.get(button) + TICK_MS / 1000 / now.length);
@@ -147,7 +160,7 @@ export class Triage {
       await this.sender.flush();
       await this.release();
       const { undone, kept } = await post("/api/annotate/triage/undo", { leases });
-      this.showDone(null, kept.length ? `${undone} taken back; ${kept.length} stay, because somebody has reviewed or drawn them.` : `${undone} taken back.`);
+      this.showDone(null, kept.length ? `${undone} taken back; ${kept.length} stay: not accepted, or reviewed or drawn since.` : `${undone} taken back.`);
     } catch (error) {
       this.showDone(leases, error.message);
     }

@@ -157,7 +157,9 @@ export class View {
     const context = canvas.getContext("2d");
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
-    if (!bitmap || !this.labels) return;
+    // Without a GPU every canvas costs its part of every frame.
+    canvas.hidden = !bitmap || !this.labels;
+    if (canvas.hidden) return;
     const { width, height } = this.labels, scale = this.scale * ratio;
     // Only the visible part, or a large zoom would scale the whole image for nothing.
     const left = Math.max(0, Math.floor(-this.x / this.scale) - 1), top = Math.max(0, Math.floor(-this.y / this.scale) - 1);
