@@ -20,6 +20,7 @@ NAMED_BY: Mapping[str, tuple[str, ...]] = {
     "prompts": ("round_id",),
     "snapshot_items": ("snapshot_id",),
     "benchmark_items": ("benchmark_id",),
+    "settings": ("name",),
 }
 """Columns by which the rows of a table are named in the answer; elsewhere the id."""
 
