@@ -21,6 +21,7 @@ NAMED_BY: Mapping[str, tuple[str, ...]] = {
     "image_tags": ("image_id", "tag"),
     "snapshot_items": ("snapshot_id",),
     "benchmark_items": ("benchmark_id",),
+    "settings": ("name",),
 }
 """Columns by which the rows of a table are named in the answer; elsewhere the id."""
 

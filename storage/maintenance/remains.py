@@ -28,6 +28,7 @@ KEPT_ROWS = {
     "jobs": "let it end or cancel it, then run the same erasure again",
     "rounds": "let it end or cancel it, then run the same erasure again; a setting that is only spelled "
     "like the name can stay",
+    "settings": "change it under Admin → System",
     "endpoints": "remove it under Admin → Models and endpoints, and register it under another name",
 }
 OTHER_ROWS = "if it means the person, register or import it again without the name"

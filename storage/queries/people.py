@@ -13,8 +13,8 @@ from storage.catalog import Catalog
 class WorkDone:
     """Counts of one person's work."""
 
-    labelled: int = 0
-    """Images that carry a label of theirs."""
+    labels: int = 0
+    """Labels that they submitted, each revision counted."""
     reviews: int = 0
     votes: int = 0
     """Answers in blind studies."""
@@ -23,15 +23,13 @@ class WorkDone:
 def work_by_person(catalog: Catalog) -> dict[str, WorkDone]:
     """The work of everybody who did any, by name."""
 
-    def counted(person: ColumnElement[Any], of: ColumnElement[Any]) -> dict[str, int]:
-        rows = catalog.connection.execute(select(person, func.count(of)).group_by(person))
+    def counted(person: ColumnElement[Any]) -> dict[str, int]:
+        rows = catalog.connection.execute(select(person, func.count()).group_by(person))
         return {name: count for name, count in rows}
 
-    labels, reviews, votes = tables.labels.c, tables.reviews.c, tables.votes.c
-    images = select(labels.author, labels.image_id).distinct().subquery().c
-    labelled = counted(images.author, images.image_id)
-    judged, voted = counted(reviews.reviewer, reviews.image_id), counted(votes.rater, votes.study_id)
+    labels = counted(tables.labels.c.author)
+    reviews, votes = counted(tables.reviews.c.reviewer), counted(tables.votes.c.rater)
     return {
-        name: WorkDone(labelled=labelled.get(name, 0), reviews=judged.get(name, 0), votes=voted.get(name, 0))
-        for name in labelled.keys() | judged.keys() | voted.keys()
+        name: WorkDone(labels=labels.get(name, 0), reviews=reviews.get(name, 0), votes=votes.get(name, 0))
+        for name in labels.keys() | reviews.keys() | votes.keys()
     }

@@ -13,7 +13,7 @@ from ui.admin.gradio_kit import READING, SHOWN, acting, ago, checked, when
 from ui.web.access import ADMINS
 from ui.web.desk import Site
 
-PEOPLE = ("name", "roles", "state", "last seen", "browsers", "labelled", "reviews", "votes", "created")
+PEOPLE = ("name", "roles", "state", "last seen", "browsers", "labels", "reviews", "votes", "created")
 SESSIONS = ("browser", "since", "until")
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
 
@@ -173,7 +173,7 @@ def people_table(accounts: list[Account]) -> pd.DataFrame:
             state_of(one),
             ago(one.user.seen),
             len(one.sessions),
-            one.work.labelled,
+            one.work.labels,
             one.work.reviews,
             one.work.votes,
             when(one.user.created),

@@ -24,7 +24,7 @@ from dataengine.records import (
 )
 from pipelines.config import TrainingRun
 from pipelines.services.admin import audit, backups, classes, endpoint_tests, worker_logs
-from pipelines.services.admin.maintenance import back_up, erase_images
+from pipelines.services.admin.maintenance import back_up, erase_images, erase_person
 from pipelines.services.endpoints import KINDS, add_endpoint
 from pipelines.worker.scheduled_backups import ScheduledBackups
 from storage.opening import create_workspace, open_workspace
@@ -386,7 +386,14 @@ def test_log_levels(workspace: Workspace) -> None:
         worker_logs.set_log_level(workspace, "loud", "ada")
 
 
-def test_an_erasure_names_what_keeps_it(workspace: Workspace) -> None:
+def test_an_erasure_names_what_keeps_it(workspace: Workspace, tmp_path: Path) -> None:
+    place = tmp_path / "ada"
+    place.mkdir()
+    backups.set_schedule(workspace, 24, None, str(place), "ada")
+    kept = erase_person(workspace, "ada", "root").remains
+    assert [(one.name, one.advice) for one in kept if one.kind == "settings.value"] == [
+        ("backups", "change it under Admin → System")
+    ]
     trial = erase_images(workspace, ["i"], "ada", trial=True)
     assert trial.images == 1
     with pytest.raises(NotFound, match="nothing was erased"):

@@ -9,6 +9,7 @@ from storage import accounts
 from storage.catalog import Catalog
 from storage.maintenance.erase_rows import column_of
 from storage.maintenance.rename_person import NAMING, rename_person
+from storage.queries.people import WorkDone, work_by_person
 
 PASSWORD = "correct horse battery"
 
@@ -64,3 +65,12 @@ def test_names_that_are_taken_or_invalid_are_refused(busy: Catalog) -> None:
     with pytest.raises(NotFound):
         rename_person(busy, "nobody", "somebody", "root")
     assert "labels.author" in rows_of(busy, "ada")
+
+
+def test_work_is_counted_by_person(busy: Catalog) -> None:
+    """desks 6.2: no work done."""
+    assert work_by_person(busy) == {
+        "ada": WorkDone(labels=2, reviews=1, votes=1),
+        "ben": WorkDone(labels=2, reviews=1),
+    }
+    assert work_by_person(busy).get("root") is None

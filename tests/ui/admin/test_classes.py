@@ -45,5 +45,5 @@ def test_annotators_see_the_order_that_the_admin_chose(
     classes.change_class(workspace, third, replace(third, place=1, name="text"), "admin")
     task = client_of("annotator").get("/api/annotate/next").json()
     assert task["offered"] == [3, 1, 2] and task["classes"][2] == "text"
-    choices = client_of("curator").get("/api/curate").json()["choices"]
+    choices = client_of("curator").get("/api/curate/choices").json()
     assert choices["classes"] == ["shape distortion", "unreasonable content", "text"]

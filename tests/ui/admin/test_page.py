@@ -12,6 +12,7 @@ from ui.config import ServerConfig
 from ui.server import background
 
 pytestmark = pytest.mark.browser
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def cell(page: Page, text: str) -> Locator:
