@@ -1,8 +1,8 @@
 """What the Gradio front end takes: the mask editor, the admin page, a Space's start.
 
 `make bench-gradio` writes `build/bench/gradio.json`. Every `gradio_*.py` beside this file is a part: its
-`figures()` measures and returns them. `PART=NAME` measures that one alone. Real Chromium, servers in processes
-of their own.
+`figures()` measures and returns them. `PART=NAME` measures that one alone. Real Chromium, servers in
+processes of their own.
 """
 
 import os

@@ -48,7 +48,7 @@ def figures() -> list[Figure]:
             middle,
             "ms",
             len(gradio),
-            "Enter to the frame with the next image, 1024², map included, nothing fetched ahead; "
+            "Enter to the frame with the next image, 1024², map included, no queue, nothing fetched ahead; "
             f"in turns with /annotate, which fetches two ahead: {ours:.0f} ms",
         ),
     ]

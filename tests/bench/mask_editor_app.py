@@ -39,8 +39,10 @@ def main(side: int, file: Path) -> None:
     with gr.Blocks(analytics_enabled=False) as demo:
         editor = ArtifactMaskEditor(tasks[0], classes=["shape", "content", "watermark"], height=700)
         gr.Button("Keep").click(kept, editor, show_progress="hidden")
-        editor.submit(following, editor, editor, show_progress="hidden")
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1")
+        editor.submit(following, editor, editor, show_progress="hidden", queue=False)
+    _, url, _ = demo.launch(
+        prevent_thread_lock=True, quiet=True, ssr_mode=False, run_history=False, server_name="127.0.0.1"
+    )
     print(url, flush=True)
     demo.block_thread()
 

@@ -1,8 +1,8 @@
 """Markup, style and script of the mask editor, made of the annotation page's own files.
 
-Gradio wants the script as the body of one function, so ES modules are put one after the other into it, each in
-a function of its own that returns what it exports. That takes the plain forms that our modules use; any other
-`import` or `export` is refused.
+Gradio wants the script as the body of one function, so ES modules are put one after the other into it, each
+in a function of its own that returns what it exports. That takes the plain forms that our modules use; any
+other `import` or `export` is refused.
 """
 
 import json

@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from html import escape
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 import gradio as gr
 from gradio.components import Component
 from gradio.data_classes import FileData, GradioModel
 from gradio.events import Events
-from gradio.processing_utils import move_files_to_cache, save_bytes_to_cache
+from gradio.processing_utils import move_files_to_cache, save_file_to_cache
 
 from dataengine.errors import InputRefused
 from ui.gradio import assets, values
@@ -161,8 +162,11 @@ class ArtifactMaskEditor(gr.HTML):
 
     def _stored(self, data: bytes, name: str) -> FileData:
         """The file in Gradio's cache, under a name that tells nothing of where it came from."""
-        path = save_bytes_to_cache(data, f"{name}.{values.suffix_of(data)}", self.GRADIO_CACHE)
-        return FileData(path=path, size=len(data))
+        # Moved into place, since another page may be reading the same file.
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / f"{name}.{values.suffix_of(data)}"
+            file.write_bytes(data)
+            return FileData(path=save_file_to_cache(file, self.GRADIO_CACHE), size=len(data))
 
     def api_info(self) -> dict[str, Any]:
         return Component.api_info(self)

@@ -58,6 +58,14 @@ LARGE = """async (side) => {
 }"""  # noqa: E501
 
 
+AT_ONCE = """async ([side, step]) => {
+  const { packedAtOnce, unpacked } = await import("/static/annotate/codec.js");
+  const pixels = Uint8Array.from({ length: side * side }, (_, at) => (at * step) % 3);
+  const text = packedAtOnce(pixels), back = await unpacked(text, side * side);
+  return { text, same: back.every((value, at) => value === pixels[at]) };
+}"""
+
+
 @pytest.fixture
 def blank(browser: object, server: object) -> Page:
     page = browser.new_page(bypass_csp=True)  # type: ignore[attr-defined]
@@ -98,6 +106,15 @@ def test_shapes_are_those_that_we_compute(blank: Page) -> None:
 
     outside, _ = ndimage.label(numbers == 0)
     assert found["flooded"] == (np.count_nonzero(outside == outside[0, 0]) if outside[0, 0] else 0)
+
+
+@pytest.mark.parametrize(("side", "step"), [(9, 0), (181, 1), (400, 1), (362, 1)])
+def test_a_map_packed_without_waiting_is_what_we_read(blank: Page, side: int, step: int) -> None:
+    """Empty, one block that is nearly full, and several."""
+    found = blank.evaluate(AT_ONCE, [side, step])
+    wanted = (np.arange(side * side) * step % 3).astype(np.uint8).reshape(side, side)
+    assert found["same"]
+    assert (unpack_label_map(base64.b64decode(found["text"]), side, side) == wanted).all()
 
 
 @pytest.mark.parametrize("side", [256, 4096])

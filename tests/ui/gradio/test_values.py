@@ -182,6 +182,21 @@ def test_file_names_do_not_reach_the_page(editor: ArtifactMaskEditor, tmp_path: 
     assert "treated" not in json.dumps(sent.model_dump()) and sent.image.path.endswith("image.jpg")
 
 
+def test_a_file_that_a_page_may_be_reading_is_not_written_again(editor: ArtifactMaskEditor) -> None:
+    value = {"image": IMAGE, "confidence": np.full(SIZE, 0.5)}
+    sent, again = editor.postprocess(value), editor.postprocess(value)
+    assert sent and again and sent.image and again.image and sent.confidence and again.confidence
+    assert (sent.image.path, sent.confidence.path) == (again.image.path, again.confidence.path)
+    written = Path(sent.confidence.path).stat()
+    editor.postprocess(value)
+    later = Path(sent.confidence.path).stat()
+    assert (later.st_ino, later.st_size) == (written.st_ino, written.st_size)
+    with Path(sent.confidence.path).open("rb") as reading:
+        start = reading.read(10)
+        editor.postprocess(value)
+        assert len(start + reading.read()) == written.st_size
+
+
 def test_a_bad_setting_of_the_editor_is_refused() -> None:
     with pytest.raises(gr.Error, match="classes"):
         ArtifactMaskEditor(classes=[])

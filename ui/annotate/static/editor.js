@@ -169,12 +169,10 @@ export class Editor {
     }
   }
 
-  // Takes over another label map's pixels, as one step or as part of the one under way.
+  // Takes over another label map's pixels, as one step.
   replace(pixels) {
-    const { labels } = this.desk, drawing = labels.step !== null;
-    labels.begin();
-    this.view.touch(labels.replace(pixels));
-    if (drawing || labels.end()) this.changed();
+    this.view.touch(this.desk.labels.replace(pixels));
+    this.changed();
   }
 
   hide() {

@@ -147,15 +147,23 @@ export class LabelMap {
     return { left: 0, top: 0, width: this.width, height: this.height };
   }
 
-  // Takes over another label map's pixels; what a step under way has drawn stays on top.
+  // Takes over another label map's pixels as a step of its own; what a step under way has drawn stays on top of it.
   replace(pixels) {
-    for (const [tile, kept] of this.step ?? []) {
-      const box = this.boxOf(tile);
-      for (let at = 0; at < kept.length; at++) {
-        const place = (box.top + Math.floor(at / box.width)) * this.width + box.left + (at % box.width);
-        if (this.pixels[place] !== kept[at]) pixels[place] = this.pixels[place];
-      }
+    const drawing = this.step, drawn = [];
+    for (const [tile, kept] of drawing ?? []) {
+      const over = this.copy(tile), { left, top, width } = this.boxOf(tile);
+      over.forEach((value, at) => value !== kept[at] && drawn.push([top + Math.floor(at / width), left + (at % width), value]));
+      this.put(tile, kept);
     }
+    this.step = new Map();
+    this.take(pixels);
+    this.end();
+    if (drawing) this.begin();
+    for (const [row, column, value] of drawn) this.span(row, column, column, value);
+    return this.whole;
+  }
+
+  take(pixels) {
     for (let row = 0; row < this.height; row++) {
       const start = row * this.width;
       for (let first = 0; first < this.width; ) {
@@ -165,7 +173,6 @@ export class LabelMap {
         first = last + 1;
       }
     }
-    return this.whole;
   }
 
   undo() {
@@ -184,21 +191,26 @@ export class LabelMap {
     let changed = null;
     for (const [tile, kept] of step) {
       other.set(tile, this.copy(tile));
-      const box = this.boxOf(tile);
-      for (let row = 0; row < box.height; row++) {
-        const start = (box.top + row) * this.width + box.left;
-        for (let column = 0; column < box.width; column++) {
-          const value = kept[row * box.width + column];
-          this.counts[this.pixels[start + column]]--;
-          this.counts[value]++;
-          this.pixels[start + column] = value;
-        }
-      }
-      changed = united(changed, box);
+      changed = united(changed, this.put(tile, kept));
     }
     to.push(other);
     this.changes++;
     return changed;
+  }
+
+  // Writes a tile's pixels; returns its box.
+  put(tile, kept) {
+    const box = this.boxOf(tile);
+    for (let row = 0; row < box.height; row++) {
+      const start = (box.top + row) * this.width + box.left;
+      for (let column = 0; column < box.width; column++) {
+        const value = kept[row * box.width + column];
+        this.counts[this.pixels[start + column]]--;
+        this.counts[value]++;
+        this.pixels[start + column] = value;
+      }
+    }
+    return box;
   }
 }
 

@@ -10,13 +10,16 @@ export function mount({ element, props, trigger, watch }, workerSource) {
   const worker = new Worker(address);
   URL.revokeObjectURL(address);
   const root = element.querySelector(".mask-editor");
-  const editor = new Editor(root, { changed: send, worker }), { desk, pointer, view } = editor;
-  let value = null, turn = 0;
+  const editor = new Editor(root, { changed: () => setting || send(), worker }), { desk, pointer, view } = editor;
+  const slider = editor.part("threshold");
+  let value = null, turn = 0, setting = false;
 
   // Gradio reads the value when a button is pressed, so it must be there when the stroke ends.
   function send() {
     if (!desk.labels) return;
-    value = { ...value, label_map: packedAtOnce(desk.labels.pixels), threshold: Number(editor.part("threshold").value) / 100 };
+    // The slider has whole percents only.
+    const threshold = slider.dataset.moved ? slider.value / 100 : value.threshold;
+    value = { ...value, label_map: packedAtOnce(desk.labels.pixels), threshold };
     props.value = value;
   }
 
@@ -36,13 +39,16 @@ export function mount({ element, props, trigger, watch }, workerSource) {
       desk.labels = null;
     }
     try {
-      const loaded = same ? editor.current : await load(next);
-      const pixels = await pixelsOf(next, loaded);
-      const map = next.confidence?.url === before?.confidence?.url && same ? null : await confidenceOf(next, loaded);
+      const { height, width } = next, sameMap = same && next.confidence?.url === before.confidence?.url;
+      const [bitmap, map, pixels] = await Promise.all([
+        same ? editor.current.bitmap : bitmapOf(next.image.url), sameMap ? null : confidenceOf(next), pixelsOf(next),
+      ]);
       if (mine !== turn) return;
       value = { ...next, label_map: next.label_map ?? null };
-      if (!same) return open({ ...loaded, ...map, labels: new LabelMap(loaded.height, loaded.width, pixels) });
+      if (!same) return open({ height, width, bitmap, ...map, labels: new LabelMap(height, width, pixels) });
+      setting = true;
       editor.replace(pixels);
+      setting = false;
       const settings = ({ classes, threshold }) => JSON.stringify([classes, threshold]);
       if (map || settings(before) !== settings(next)) {
         while (pointer.busy) await new Promise(requestAnimationFrame);
@@ -54,7 +60,7 @@ export function mount({ element, props, trigger, watch }, workerSource) {
   }
 
   function open(loaded) {
-    const slider = editor.part("threshold");
+    slider.dataset.moved = "";
     slider.value = Math.round(100 * value.threshold);
     editor.open(loaded, { image: value.image.url, classes: value.classes, threshold: value.threshold });
     editor.say("");
@@ -65,25 +71,18 @@ export function mount({ element, props, trigger, watch }, workerSource) {
 
   function submit() {
     if (pointer.loop) return pointer.closeLoop(false);
-    if (pointer.busy) return;
-    send();
-    trigger("submit");
+    if (!pointer.busy) trigger("submit");
   }
 
   root.addEventListener("keydown", (event) => editor.keydown(event, event.target === view.stage, actions, run));
   root.addEventListener("keyup", (event) => editor.keyup(event));
   for (const button of root.querySelectorAll("[data-do]")) button.addEventListener("click", () => run(button.dataset.do));
-  editor.part("threshold").addEventListener("change", send);
+  slider.addEventListener("change", send);
   // An element that leaves the page is resized to nothing.
   new ResizeObserver(() => element.isConnected || worker.terminate()).observe(element);
   editor.showKeys();
   watch("value", () => show(props.value));
   show(props.value);
-}
-
-async function load({ image, width, height }) {
-  const bitmap = await bitmapOf(image.url);
-  return { bitmap, width: width ?? bitmap.width, height: height ?? bitmap.height };
 }
 
 async function bitmapOf(url) {
@@ -92,12 +91,12 @@ async function bitmapOf(url) {
   return createImageBitmap(await response.blob(), { colorSpaceConversion: "none" });
 }
 
-function pixelsOf({ label_map }, { width, height }) {
+function pixelsOf({ label_map, width, height }) {
   return label_map ? unpacked(label_map, width * height) : new Uint8Array(width * height);
 }
 
 // The confidence map's bytes from its grey file.
-async function confidenceOf({ confidence }, { width, height }) {
+async function confidenceOf({ confidence, width, height }) {
   if (!confidence) return { confidence: null, heat: null };
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.drawImage(await bitmapOf(confidence.url), 0, 0);
