@@ -214,7 +214,8 @@ class Listening(NamedTuple):
 
     def at(self, path: str) -> "Listening":
         """The same for one page of the server."""
-        return Listening(self.url + path, self.link.replace(f"{self.url}/", f"{self.url}{path}", 1))
+        url = self.url + path
+        return Listening(url, url + self.link.removeprefix(self.url).removeprefix("/"))
 
 
 def check_binding(settings: ServerConfig, session_manager: SessionManager) -> None:

@@ -20,7 +20,7 @@ from ui.config import ServerConfig
 from ui.gradio import app as gradio_app
 from ui.gradio.app import build_app
 from ui.gradio.place import GUEST, Place, check_lines, person, plain, worker_note
-from ui.server import create_app
+from ui.server import Listening, create_app
 from ui.web.sessions import Person
 
 NAMES = {
@@ -267,6 +267,12 @@ def test_an_item_without_a_map_is_offered_without_suggestions(call: Call, worksp
         catalog.commit()
     value, task, _ = call("next_image", "annotator")
     assert task["image"] == image and value["classes"]
+
+
+@pytest.mark.parametrize("rest", ["", "/?token=abc"])
+def test_the_printed_address_opens_the_app(rest: str) -> None:
+    where = Listening("http://127.0.0.1:7860", f"http://127.0.0.1:7860{rest}").at("/gradio")
+    assert where.url == "http://127.0.0.1:7860/gradio" and where.link == where.url + rest.removeprefix("/")
 
 
 def test_check_lines_say_what_is_wrong() -> None:

@@ -175,8 +175,9 @@ def in_words(found: Examination) -> str:
     """Counts, and what to know of the models."""
     states = [one.state for one in found.images]
     counts = [f"{words} **{states.count(state)}**" for state, words in COUNTED.items() if state in states]
-    total = f"of {count_of(len(states), 'file')}"
-    return "\n\n".join([f"{' · '.join(counts)} {total}", *(f"⚠ {plain(note)}" for note in found.notes)])
+    words = " · ".join(counts)
+    lead = f"{words[0].upper()}{words[1:]} of {count_of(len(states), 'file')}"
+    return "\n\n".join([lead, *(f"⚠ {plain(note)}" for note in found.notes)])
 
 
 def row_of(one: ExaminedImage) -> list[Any]:
