@@ -18,7 +18,6 @@ from storage.workspace import Workspace
 
 MOST_COMPARED = 100_000
 """Images that "More like this" compares at most; 77 MB."""
-NEWEST_JOBS = 20
 UNKNOWN = 255
 """The byte of a category or confidence that an image does not have."""
 MOST_CATEGORIES = 254
@@ -28,19 +27,21 @@ STATUS = ("not labelled", "waiting for annotators", "labelled")
 
 def request_once(workspace: Workspace, kind: str, actor: str = "") -> Job:
     """Queue the similarity index ("features") or the map ("map"), or return the open job that does it."""
-    return _open_job(workspace, kind) or request_job(workspace, kind, {}, actor)
+    job = _newest_job(workspace, kind)
+    return job if job is not None and job.state in OPEN else request_job(workspace, kind, {}, actor)
 
 
 def similar_images(workspace: Workspace, image_id: str, limit: int) -> dict[str, Any]:
     """The images most alike one: cards with rank and similarity, 1 for equal images and about 0 for two at
     random. While the image has no features: `indexed` is false, with the number of images that lack them, the
-    open job, and whether the image's file could not be read. Raises `NotFound` for an unknown image."""
+    job that is open or failed, and whether the image's file could not be read. Raises `NotFound` for an
+    unknown image."""
     with workspace.catalog(read_only=True) as catalog:
         catalog.images.get(image_id)
         mine = catalog.features.get(APPEARANCE, image_id)
         missing = len(catalog.features.missing(APPEARANCE))
+        job = shown_job(_newest_job(workspace, "features")) if missing else None
         if mine is None or not mine.any():
-            job = shown_job(_open_job(workspace, "features"))
             return {"indexed": False, "unreadable": mine is not None, "missing": missing, "job": job}
         ids, vectors = catalog.features.of(APPEARANCE, MOST_COMPARED)
         rows = centred(np.concatenate([vectors, mine[None]]))
@@ -51,15 +52,16 @@ def similar_images(workspace: Workspace, image_id: str, limit: int) -> dict[str,
     hits = [
         {"card": card, "rank": rank, "similarity": near[card.id]} for rank, card in enumerate(cards, start=1)
     ]
-    return {"indexed": True, "missing": missing, "compared": len(ids), "hits": hits}
+    return {"indexed": True, "missing": missing, "job": job, "compared": len(ids), "hits": hits}
 
 
 def map_state(workspace: Workspace) -> dict[str, Any]:
-    """The newest map's id, how many images it does not show yet, and the open job that draws it anew."""
+    """The newest map's id, how many images it does not show yet, and the job that draws it anew
+    if it is open or failed."""
     with workspace.catalog(read_only=True) as catalog:
         current = catalog.map_places.current()
         new = catalog.map_places.missing(current, APPEARANCE) + len(catalog.features.missing(APPEARANCE))
-    return {"map": current, "new": new, "job": shown_job(_open_job(workspace, "map"))}
+    return {"map": current, "new": new, "job": shown_job(_newest_job(workspace, "map"))}
 
 
 def map_points(workspace: Workspace, query: ImageQuery) -> dict[str, Any]:
@@ -109,13 +111,15 @@ def shown_job(job: Job | None) -> dict[str, Any] | None:
     """A job as a page that waits for it shows it."""
     if job is None:
         return None
-    return {"id": job.id, "state": job.state, "progress": job.progress, "message": job.message}
+    shown = {"id": job.id, "state": job.state, "progress": job.progress, "message": job.message}
+    return shown | {"error": job.error}
 
 
-def _open_job(workspace: Workspace, kind: str) -> Job | None:
+def _newest_job(workspace: Workspace, kind: str) -> Job | None:
+    """The newest job of the kind if it is open, or failed; else None."""
     with workspace.catalog(read_only=True) as catalog:
-        jobs = catalog.jobs.list(kind=kind, limit=NEWEST_JOBS)
-    return next((job for job in jobs if job.state in OPEN), None)
+        newest = next(iter(catalog.jobs.list(kind=kind, limit=1)), None)
+    return newest if newest is not None and newest.state in (*OPEN, "failed") else None
 
 
 def _level(confidence: float | None) -> int:

@@ -50,6 +50,10 @@ def test_more_like_this_offers_the_index_once_and_then_finds(
     job = curator.post("/api/curate/features").json()["job"]
     assert curator.post("/api/curate/features").json()["job"] == job
     assert curator.get(f"/api/curate/similar/{ids[0]}").json()["job"]["id"] == job
+    with workspace.catalog() as catalog:
+        catalog.jobs.request_cancel(job)
+        catalog.commit()
+    assert curator.get(f"/api/curate/similar/{ids[0]}").json()["job"] is None
     vectors = np.random.default_rng(0).integers(0, 120, (len(ids), 192)).astype(np.int8)
     vectors[3] = vectors[0]
     vectors[5, :150] = vectors[0, :150]

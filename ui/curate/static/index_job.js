@@ -3,7 +3,7 @@ import { currentSession, post } from "/static/api.js";
 import { h, tell } from "/static/dom.js";
 
 // `text` says what is missing, `label` is the button, `path` asks for the job. `show(job)` takes the job from the
-// view's own refresh: the open one, or null.
+// view's own refresh: the open or failed one, or null.
 export function indexJob({ text, label, path, more = null }) {
   const status = h("p", { class: "status", role: "status" });
   const bar = h("progress", { max: 1, "aria-label": "Progress", hidden: true });
@@ -14,11 +14,12 @@ export function indexJob({ text, label, path, more = null }) {
     else button.disabled = false;
   } }, label);
   async function show(job) {
-    button.hidden = Boolean(job);
-    bar.hidden = !job || job.state === "queued";
-    if (!job) {
+    const open = job && job.state !== "failed";
+    button.hidden = Boolean(open);
+    bar.hidden = !open || job.state === "queued";
+    if (!open) {
       button.disabled = false;
-      status.textContent = "";
+      status.textContent = job ? `The last attempt failed: ${job.error}` : "";
       return;
     }
     if (job.state !== "queued") {

@@ -12,7 +12,7 @@ const KNOWN = new Set(["category", "generator", "detector", "low", "high", "clas
 const COLOURS = [["category", "category"], ["max", "detector’s confidence"], ["status", "status"]];
 const PAN = 80, STEP = 1.4, NEAR = 12, HOVER_MS = 80, CARD = 188;
 
-export async function map(root, { asked, go, again }) {
+export async function map(root, { asked, go, again, current }) {
   const filters = Object.fromEntries(Object.entries(asked).filter(([name]) => KNOWN.has(name)));
   const [state, found] = await Promise.all([get("/api/curate/map"), get(`/api/curate/map/points${address(filters)}`)]);
   if (!state.map) {
@@ -28,6 +28,7 @@ export async function map(root, { asked, go, again }) {
       else await job.show(now.job);
     } };
   }
+  if (asked.image && current()) openImage(asked.image, { go, detector: filters.detector });
   return new MapView(root, { state, found, filters, go, again }).shown();
 }
 

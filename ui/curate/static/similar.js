@@ -37,7 +37,13 @@ export async function similar(root, { id, go, again, grid, tile }) {
   grid.append(...found.cards.map((card) => tile(card)));
   if (found.missing) {
     const job = indexJob({ text: "Index the newer images as well:", label: "Update similarity index", path: "/api/curate/features" });
+    await job.show(found.job);
     root.append(job.node);
+    return { refresh: async () => {
+      const now = await get(path);
+      if (now.missing) await job.show(now.job);
+      else again();
+    } };
   }
   return {};
 }
