@@ -71,7 +71,8 @@ _POSTGRES = (
     f"CREATE TRIGGER {INDEX} AFTER INSERT OR UPDATE OF prompt ON images "
     f"FOR EACH ROW EXECUTE FUNCTION {INDEX}_keep()",
     f"INSERT INTO {INDEX} SELECT id, {INDEX}_words(prompt) FROM images",
-    f"CREATE INDEX {INDEX}_by_words ON {INDEX} USING gin (words)",
+    # Else every search would read the list of what was inserted since the last vacuum.
+    f"CREATE INDEX {INDEX}_by_words ON {INDEX} USING gin (words) WITH (fastupdate = off)",
 )
 
 
