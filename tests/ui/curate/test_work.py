@@ -6,6 +6,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -85,7 +86,7 @@ def test_each_kind_of_work_becomes_its_job(curator: TestClient, workspace: Works
         assert (job.kind, job.requested_by) == (kind, "curator")
         assert job.args["settings"]["images"]["category"] == "hands"
     assert curator.post("/api/curate/work/diagnose", json={"images": hands}).status_code == 404  # none match
-    for path, body, status in (
+    refused: tuple[tuple[str, dict[str, Any], int], ...] = (
         ("diagnose", {"detector": "gone"}, 404),
         ("diagnose", {"images": {"odd": 1}}, 422),
         ("categorize", {"model": "http://169.254.169.254/v1#x"}, 422),
@@ -98,9 +99,10 @@ def test_each_kind_of_work_becomes_its_job(curator: TestClient, workspace: Works
         ("export", {"format": "hf"}, 422),
         ("export", {"format": "hf", "snapshot": "gone"}, 404),
         ("export", {"snapshot": "x", "images": {"category": "hands"}}, 422),
-    ):
-        answer = curator.post(f"/api/curate/work/{path}", json=body)
-        assert answer.status_code == status and answer.json()["error"], (path, body, answer.text)
+    )
+    for path, wrong, status in refused:
+        answer = curator.post(f"/api/curate/work/{path}", json=wrong)
+        assert answer.status_code == status and answer.json()["error"], (path, wrong, answer.text)
 
 
 @pytest.mark.parametrize("format", [name for name in archives.FORMATS if name != "hf"])

@@ -60,6 +60,8 @@ def dialog_done(page: Page) -> None:
     assert line.get_attribute("data-state") == "succeeded", line.inner_text()
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_from_an_empty_workspace_to_maps_people_and_a_download(
     visiting: Callable[..., Page], empty: tuple[str, Workspace], tmp_path: Path
 ) -> None:
@@ -156,6 +158,8 @@ def test_five_hundred_files_at_once(
     expect(counts).to_have_text(re.compile("5 added · 495 known already .* 0 refused"), timeout=LOADING_MS)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_an_engineer_registers_models_in_the_browser(
     visiting: Callable[..., Page], empty: tuple[str, Workspace]
 ) -> None:

@@ -34,6 +34,7 @@ export async function openExport(filter = {}) {
 
   async function submit(event) {
     event.preventDefault();
+    place.replaceChildren();
     const name = format.querySelector("select").value, hf = name === "hf";
     const job = await tell(post("/api/curate/work/export", {
       format: name, images: hf ? {} : numbers(filter), snapshot: hf ? snapshot.querySelector("select").value : null,

@@ -60,6 +60,7 @@ export async function openWork(kind, filter = {}, done = () => {}) {
   const place = h("div", {});
   const form = h("form", { class: "stackform", onsubmit: async (event) => {
     event.preventDefault();
+    place.replaceChildren();
     const given = Object.fromEntries(new FormData(form));
     const asked = await tell(post(`/api/curate/work/${kind}`, { images: numbers(filter), ...work.body(given) }));
     if (!asked) return;

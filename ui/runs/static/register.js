@@ -14,6 +14,7 @@ async function openForm(kind, done) {
   const place = h("div", {});
   const form = h("form", { class: "stackform", onsubmit: async (event) => {
     event.preventDefault();
+    place.replaceChildren();
     const asked = await tell(post("/api/models/register", { kind, ...Object.fromEntries(new FormData(form)) }));
     if (!asked) return;
     form.hidden = true;
