@@ -148,7 +148,7 @@ const KINDS = {
     return simple(field, control, (text) => (text === "" && field.optional ? null : text));
   },
   choice(field) {
-    const options = [...(field.optional ? [["", "not set"]] : []), ...field.options.map((one) => [one, String(one)])];
+    const options = [...(field.optional ? [["", "not set"]] : []), ...field.options.map((one) => [one, field.texts?.[one] ?? String(one)])];
     const control = h("select", {}, options.map(([value, text]) => h("option", { value: String(value), selected: String(value) === String(field.value ?? "") }, text)));
     return { node: labelled(field, control), read: () => field.options.find((one) => String(one) === control.value) ?? null };
   },
