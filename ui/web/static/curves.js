@@ -86,7 +86,7 @@ export function curveChart({ csv = () => null } = {}) {
         draw: [limits],
       },
     }, data, place);
-    plot.over.addEventListener("dblclick", () => { zoomed = null; });
+    plot.over.addEventListener("dblclick", () => zoom(null));
     read(plot);
   }
 
