@@ -41,15 +41,16 @@ def regressions(
     if after > config.max_ratio * before:
         noise = " (within noise)" if found.get(config.metric, {}).get("verdict") == "within noise" else ""
         objections.append(
-            f"{config.metric} on validation is {after:.5f}; at most {config.max_ratio:g} times the "
-            f"champion's {before:.5f} is allowed{noise}"
+            f"validation {FIGURES[config.metric]} {after:.5f} exceeds the limit of "
+            f"{config.max_ratio * before:.5f} ({config.max_ratio:g} × champion){noise}"
         )
     if "validation_real" in candidate:
         before, after = champion["validation_real"]["mse"], candidate["validation_real"]["mse"]
-        if after > max(config.max_real_ratio * before, before + config.real_slack):
+        limit = max(config.max_real_ratio * before, before + config.real_slack)
+        if after > limit:
             objections.append(
-                f"mse on real validation images is {after:.5f}; at most {config.max_real_ratio:g} times the "
-                f"champion's {before:.5f} is allowed"
+                f"MSE on real validation photos {after:.5f} exceeds the limit of {limit:.5f} "
+                f"({config.max_real_ratio:g} × champion, and at least {config.real_slack:g} more is allowed)"
             )
     return objections + [f"{sentence(name, found[name])} on validation" for name in _worse(found)]
 

@@ -35,7 +35,7 @@ class NewRound(BaseModel):
     recipe: str = Field(max_length=100)
     seed: int = Field(default=0, ge=0, lt=2**31)
     parts: list[Part] = Field(max_length=3)
-    generators: list[str] = Field(default=[], max_length=200)
+    generators: list[Annotated[str, Field(max_length=200)]] = Field(default=[], max_length=200)
     prompts: int | None = Field(default=None, ge=1, le=10_000)
     images: int | None = Field(default=None, ge=1, le=1000)
     hard_prompts: int | None = Field(default=None, ge=1, le=10_000)

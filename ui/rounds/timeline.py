@@ -18,7 +18,7 @@ def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
     for job in stage_jobs(catalog, row.id):
         by_stage.setdefault(job.args.get("stage", ""), []).append(job)
     ended, shown = row.created, []
-    names = {one.id: one.name for one in [*catalog.generators.list(), *catalog.detectors.list()]}
+    names = model_names(catalog)
     studies = [study.id for study in catalog.studies.list() if study.round_id == row.id]
     for stage in rounds.describe_stages(row):
         jobs = by_stage.get(stage.name, [])
@@ -49,6 +49,12 @@ def timeline(catalog: Catalog, row: Round) -> list[dict[str, Any]]:
         )
         ended = finished or ended
     return shown
+
+
+def model_names(catalog: Catalog) -> dict[str, str]:
+    """What people call detectors and generators, by id."""
+    names = {one.id: one.name for one in catalog.detectors.list()}
+    return names | {one.id: one.name for one in catalog.generators.list()}
 
 
 def named(text: str, names: Mapping[str, str]) -> str:
@@ -122,8 +128,7 @@ def waiting(catalog: Catalog, row: Round) -> dict[str, Any] | None:
 
 def figures(catalog: Catalog) -> list[dict[str, Any]]:
     """What each round changed in the detector and the generator, the oldest first."""
-    names = {one.id: one.name for one in catalog.detectors.list()}
-    names |= {one.id: one.name for one in catalog.generators.list()}
+    names = model_names(catalog)
     return [
         {**round_figures(row, names), "number": number}
         for number, row in enumerate(catalog.rounds.list(), start=1)

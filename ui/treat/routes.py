@@ -17,6 +17,7 @@ from dataengine.records import (
     Prediction,
     Treatment,
     images,
+    round_name,
 )
 from pipelines.config import TreatmentRun
 from pipelines.services import jobs, preflight, queue, runs
@@ -294,13 +295,14 @@ def treatment_details(workspace: Workspace, treatment_id: str) -> dict[str, Any]
         base, treated, detector = models_of(catalog, found)
         judged = judged_of(catalog, found)
         pairs = before_and_after(catalog, found)
+        numbers = catalog.rounds.numbers()
     return {
         "id": found.id,
         "created": found.created,
         "base": {"id": found.generator_id, "name": base.name if base else found.generator_id},
         "treated": None if treated is None else {"id": treated.id, "name": treated.name},
         "detector": {"id": found.detector_id, "name": detector.name if detector else found.detector_id},
-        "round": found.round_id,
+        "round": found.round_id and round_name(numbers, found.round_id),
         "run": found.result.get("run"),
         "kept": found.result.get("kept"),
         "updates": found.result.get("updates"),

@@ -231,6 +231,29 @@ LABELS: dict[str, dict[str, str]] = {
 }
 
 
+VALUES: dict[str, dict[str, str]] = {
+    "PublishConfig.labels": {"unreturned": "all except returned", "approved": "approved only"},
+    "OperatingPointConfig.rule": {
+        "false_alarm_at": "fewest false alarms at a recall",
+        "f2": "highest F2",
+        "recall_at": "highest recall at a false-alarm rate",
+    },
+    "PixelConfig.pixels": {
+        "maximum": "only the highest",
+        "above": "above a confidence",
+        "soft": "weighted by confidence",
+    },
+    "TreatmentConfig.truncation": {
+        "last": "the last ones",
+        "random": "a random number",
+        "single": "one of them",
+    },
+    "OfflineConfig.targets": {"images": "artifact-free images", "own": "the generator's own steps"},
+    "DetectorTrainingConfig.precision": {"no": "none (float32)"},
+}
+"""What the forms call the values of a choice that do not speak for themselves."""
+
+
 def label_of(kind: str, name: str) -> tuple[str, str]:
     """The label of a setting and its unit; "" where it has none."""
     text = LABELS.get(kind, {}).get(name, name.replace("_", " "))

@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ui.web.setting_labels import label_of
+from ui.web.setting_labels import VALUES, label_of
 
 NONE = type(None)
 
@@ -43,6 +43,7 @@ def asked(name: str, field: FieldInfo, value: Any, offers: Offers = nothing, of:
         "name": name,
         "label": label,
         **({"unit": unit} if unit else {}),
+        **({"texts": texts} if (texts := VALUES.get(f"{of}.{name}")) else {}),
         "help": " ".join((field.description or "").split()),
         "optional": optional,
         "value": value,

@@ -20,8 +20,8 @@ def figures(mse: float, clean: float) -> dict[str, Any]:
     [
         (figures(0.01, 0.001), None),
         (figures(0.02, 0.001), None),
-        (figures(0.021, 0.001), "mse on validation is 0.02100"),
-        (figures(0.01, 0.0012), "mse on real validation images is 0.00120"),
+        (figures(0.021, 0.001), "validation MSE 0.02100 exceeds the limit"),
+        (figures(0.01, 0.0012), "MSE on real validation photos 0.00120 exceeds the limit"),
         ({}, "no validation image has a label"),
     ],
 )

@@ -61,7 +61,7 @@ def test_a_retraining_survives_page_and_worker_and_is_promoted(
             page = visiting(where.url, "eve", "/train")
             page.goto(address)
             expect(page.locator(STATE).first).to_have_text("succeeded")
-            expect(page.locator(".chart").first).to_be_visible()
+            expect(page.locator(".plot canvas")).to_be_visible()
             expect(page.locator(".compared")).to_contain_text("first detector (champion)")
             expect(page.locator(".triple").first).to_be_visible()
             page.get_by_label("Reason").fill("a rehearsal")

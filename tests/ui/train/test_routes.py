@@ -406,7 +406,7 @@ def test_a_regression_needs_a_typed_reason(engineer: TestClient, workspace: Work
     with workspace.catalog(read_only=True) as catalog:
         events = {event.action: event.details for event in catalog.audit.list(actor="engineer")}
     assert events["detector.promote"]["reason"] == "it finds watermarks"
-    assert "mse on validation" in events["detector.promote.overruled"]["reasons"][0]
+    assert "validation MSE 0.04000 exceeds" in events["detector.promote.overruled"]["reasons"][0]
     back = engineer.post("/api/train/rollback", json={"champion": "d2"})
     assert back.json() == {"champion": "d1", "name": "first doctor"}
 

@@ -53,6 +53,7 @@ def test_a_treatment_is_watched_paused_cancelled_resumed_and_taken_away(
             expect(page.locator(".standing-facts")).to_contain_text("of 16")
             page.get_by_role("button", name="Resume").click()
             expect(page.locator(STATE)).to_have_text("running", timeout=60_000)
+            page.on("dialog", lambda dialog: dialog.accept())
             page.get_by_role("button", name="Cancel").click()
             expect(page.locator(STATE)).to_have_text("cancelled", timeout=30_000)
             page.get_by_role("button", name="Resume").click()

@@ -188,7 +188,7 @@ export async function rounds(root, { asked, go }) {
   const newest = [...all].reverse();
   const chosen = asked.round ?? newest[0]?.round;
   root.append(h("div", { class: "line top" },
-    all.length ? select("round", "Round", newest.map((one) => [one.round, `Round ${one.number} · ${one.recipe} · ${when(one.created)} · ${one.state}`]), chosen, (event) => go({ view: "rounds", round: event.target.value })) : h("h1", {}, "No rounds yet"),
+    all.length ? select("round", "Round", newest.map((one) => [one.round, [`Round ${one.number}`, one.recipe, when(one.created), one.state].filter(Boolean).join(" · ")]), chosen, (event) => go({ view: "rounds", round: event.target.value })) : h("h1", {}, "No rounds yet"),
     h("span", { class: "gap" }),
     h("button", { class: "button", type: "button", id: "new", onclick: () => { form.hidden = false; form.look(); form.querySelector("select").focus(); } }, "Run a round")), chosen ? "" : firstRound(), form);
   if (!chosen) return null;

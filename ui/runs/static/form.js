@@ -63,7 +63,7 @@ function mark(parts, message) {
     [field, level] = [next, next.parts];
   }
   if (!field) return;
-  const reason = message.match(/^[\w.]+ is .*?: (.*)$/)?.[1] ?? message;
+  const reason = message.replace(/^[\w.]+(?: is .*?)?: /, "");
   field.node.append(h("span", { class: "problem" }, reason[0].toUpperCase() + reason.slice(1)));
   for (let up = field.node.parentElement; up; up = up.parentElement) if (up.tagName === "DETAILS") up.open = true;
   field.node.classList.add("wrong");
@@ -75,7 +75,7 @@ function part(field, path, replace) {
   const made = build();
   made.name = field.name;
   made.node.dataset.path = path;
-  if (!made.parts || field.optional) watchChange(made, build, path);
+  if (!made.parts || field.optional || field.kind === "list") watchChange(made, build, path);
   return made;
 }
 
@@ -148,7 +148,7 @@ const KINDS = {
     return simple(field, control, (text) => (text === "" && field.optional ? null : text));
   },
   choice(field) {
-    const options = [...(field.optional ? [["", "not set"]] : []), ...field.options.map((one) => [one, String(one)])];
+    const options = [...(field.optional ? [["", "not set"]] : []), ...field.options.map((one) => [one, field.texts?.[one] ?? String(one)])];
     const control = h("select", {}, options.map(([value, text]) => h("option", { value: String(value), selected: String(value) === String(field.value ?? "") }, text)));
     return { node: labelled(field, control), read: () => field.options.find((one) => String(one) === control.value) ?? null };
   },

@@ -166,8 +166,8 @@ export function curvesPanel(place, { api, at, own, name, settings, groups }) {
     const tabs = [...known, ...loose.map((one) => ({ name: one.replaceAll("_", " "), figures: [one] }))];
     const now = tabs.find((tab) => tab.name === chosen) ?? tabs[0];
     bar.replaceChildren(...tabs.map((tab) => h("button", { type: "button", "aria-pressed": String(tab === now), onclick: () => { chosen = tab.name; draw(); bar.querySelector("[aria-pressed=true]").focus(); } }, tab.name)));
-    const figures = now?.figures ?? [];
-    words.textContent = figures.map((one) => (meaning(one) ? `${metricName(one)}: ${meaning(one)}` : "")).filter(Boolean).join(" ");
+    const figures = (now?.figures ?? []).filter((one) => names.includes(one));
+    words.textContent = figures.map((one) => (meaning(one) ? `${metricName(one)[0].toUpperCase()}${metricName(one).slice(1)}: ${meaning(one)}` : "")).filter(Boolean).join(" ");
     const lines = runs.flatMap((run, r) => figures.filter((one) => run.series[one]).map((one, f) => ({
       name: laid.size ? `${run.name} · ${metricName(one)}` : metricName(one), steps: run.series[one][0], values: run.series[one][1], colour: laid.size ? r : f, dash: laid.size ? f : 0 })));
     chart.show(lines, { limits: now?.limits ?? [], label: now?.label ?? "step" });

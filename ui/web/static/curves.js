@@ -5,6 +5,7 @@ import uPlot from "/static/vendor/uplot.js";
 
 const HEIGHT = 260, SERIES = 6, MOST_DOTS = 40;
 const DASHES = [[], [7, 4], [2, 3], [10, 4, 2, 4]];
+const WHOLE = Array.from({ length: 9 }, (_, power) => [1, 2, 5].map((one) => one * 10 ** power)).flat(); // steps are whole
 const HELP = "Drag to zoom, double-click to see everything. Keys: ← → move the cursor, + and − zoom, 0 shows everything.";
 
 document.head.append(h("link", { rel: "stylesheet", href: "/static/vendor/uplot.css" }));
@@ -76,7 +77,7 @@ export function curveChart({ csv = () => null } = {}) {
     plot = new uPlot({
       width: Math.max(200, place.clientWidth), height: HEIGHT, legend: { show: false },
       scales: { x: { time: false, range: (_, low, high) => zoomed ?? [low, high > low ? high : low + 1] }, y: { distr: positive ? 3 : 1 } },
-      axes: [{ ...axis, label: options.label ?? "step", labelSize: 18, labelFont: axis.font, size: 34 }, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : figure(tick))) }],
+      axes: [{ ...axis, incrs: WHOLE, label: options.label ?? "step", labelSize: 18, labelFont: axis.font, size: 34 }, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : figure(tick))) }],
       series: [{}, ...lines.map(({ name, stroke, dash, steps, faint }) => ({ label: name, stroke, width: faint ? 1 : 2, alpha: faint ? 0.3 : 1, dash, spanGaps: true, points: { show: !faint && steps.length <= MOST_DOTS, size: 5, fill: stroke } }))],
       cursor: { drag: { x: true, y: false }, points: { size: 6 } },
       hooks: {
@@ -85,7 +86,7 @@ export function curveChart({ csv = () => null } = {}) {
         draw: [limits],
       },
     }, data, place);
-    plot.over.addEventListener("dblclick", () => { zoomed = null; });
+    plot.over.addEventListener("dblclick", () => zoom(null));
     read(plot);
   }
 
