@@ -86,7 +86,10 @@ def page_of_own_answers(
         .limit(limit + 1)
     )
     if text:
-        statement = statement.where(func.lower(images.c.prompt).contains(text.lower(), autoescape=True))
+        # SQLite lowers ASCII letters only, so the text as it is counts as well.
+        prompt, lowered = images.c.prompt, func.lower(images.c.prompt)
+        as_typed = prompt.contains(text, autoescape=True)
+        statement = statement.where(as_typed | lowered.contains(text.lower(), autoescape=True))
     if shows is not None:
         drawn = facts.c.classes.bitwise_and(1 << max(0, shows - 1)) != 0
         statement = statement.where(drawn if shows else labels.c.clean)
