@@ -39,8 +39,10 @@ def build_app(place: Place) -> gr.Blocks:
         def own_tabs(request: gr.Request) -> list[Any]:
             held = request.request.state.person.roles
             shown = [may(held, roles) for _, roles, _ in TABS]
+            # Whoever has the first tab keeps the one that they have meanwhile chosen.
+            first = gr.skip() if shown[0] else first
             return [
-                gr.update(selected=TABS[shown.index(True)][0]),
+                first,
                 *(gr.update(visible=one) for one in shown),
             ]
 
