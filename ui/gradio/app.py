@@ -37,13 +37,17 @@ def build_app(place: Place) -> gr.Blocks:
 
         @checked(IMAGE_VIEWERS, "seeing this page")
         def own_tabs(request: gr.Request) -> list[Any]:
-            held = request.request.state.person.roles
-            shown = [may(held, roles) for _, roles, _ in TABS]
-            return [
-                gr.update(selected=TABS[shown.index(True)][0]),
-                *(gr.update(visible=one) for one in shown),
-            ]
+            return tabs_of(request)
 
         blocks.load(own_tabs, None, [all_tabs, *tabs], api_visibility="private", show_progress="hidden")
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE)
     return blocks
+
+
+def tabs_of(request: gr.Request) -> list[Any]:
+    """Which tab to open first, and whether each is shown, by the person's roles."""
+    held = request.request.state.person.roles
+    shown = [may(held, roles) for _, roles, _ in TABS]
+    # Whoever has the first tab keeps the one that they have meanwhile chosen.
+    first = gr.skip() if shown[0] else gr.update(selected=TABS[shown.index(True)][0])
+    return [first, *(gr.update(visible=one) for one in shown)]

@@ -18,7 +18,7 @@ from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, SIDE, copied, sign_in
 from ui.config import ServerConfig
 from ui.gradio import app as gradio_app
-from ui.gradio.app import build_app
+from ui.gradio.app import TABS, build_app, tabs_of
 from ui.gradio.place import GUEST, Place, check_lines, person, plain, worker_note
 from ui.server import Listening, create_app
 from ui.web.sessions import Person
@@ -267,6 +267,20 @@ def test_an_item_without_a_map_is_offered_without_suggestions(call: Call, worksp
         catalog.commit()
     value, task, _ = call("next_image", "annotator")
     assert task["image"] == image and value["classes"]
+
+
+@pytest.mark.parametrize(
+    ("role", "titles", "first"),
+    [
+        ("annotator", ["Label"], "Label"),
+        ("engineer", ["Diagnose and repair", "Hard cases", "Retrain", "Treat"], None),
+        ("curator", ["Diagnose and repair", "Label", "Hard cases"], None),
+    ],
+)
+def test_people_see_the_tabs_of_their_roles(role: str, titles: list[str], first: str | None) -> None:
+    selected, *shown = tabs_of(request_of(role))
+    assert [title for (title, _, _), one in zip(TABS, shown, strict=True) if one["visible"]] == titles
+    assert selected.get("selected") == first
 
 
 @pytest.mark.parametrize("rest", ["", "/?token=abc"])
