@@ -100,6 +100,7 @@ class MapView {
     localStorage.setItem("curate.map.colour", this.by);
     const legend = this.points.colourBy(this.by, matchMedia("(prefers-color-scheme: dark)").matches);
     this.legend.replaceChildren(...legend.map(({ colour, text, n }) => h("li", {}, h("i", { style: { background: colour } }), text, n === undefined ? null : h("span", { class: "soft" }, ` ${count(n)}`))));
+    this.ink = getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
     this.scene.schedule();
   }
 
@@ -284,11 +285,12 @@ class MapView {
 
   clear() {
     const { overlay, field } = this, ratio = this.scene.ratio;
-    overlay.width = field.clientWidth * ratio;
-    overlay.height = field.clientHeight * ratio;
-    const pen = overlay.getContext("2d"), style = getComputedStyle(field);
-    pen.scale(ratio, ratio);
-    Object.assign(pen, { lineWidth: 2, strokeStyle: style.color, fillStyle: style.color });
+    const width = Math.round(field.clientWidth * ratio), height = Math.round(field.clientHeight * ratio);
+    if (overlay.width !== width || overlay.height !== height) Object.assign(overlay, { width, height });
+    const pen = overlay.getContext("2d");
+    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
+    pen.clearRect(0, 0, field.clientWidth, field.clientHeight);
+    Object.assign(pen, { lineWidth: 2, strokeStyle: this.ink, fillStyle: this.ink });
     return pen;
   }
 
