@@ -3,14 +3,20 @@
 Free of the repository's other modules, so that a bench may serve another commit with it.
 """
 
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 GREETING = "Artifact Clinic: "
+
+
+PATIENCE_SECONDS = 60.0
 
 
 class Server(NamedTuple):
@@ -36,7 +42,22 @@ def server_process(checkout: Path, workspace: Path, *settings: str) -> Iterator[
             greeting = next((line for line in server.stdout if line.startswith(GREETING)), None)
             if greeting is None:
                 raise RuntimeError(f"{' '.join(command)} ended with {server.wait(20)}")
-            yield Server(greeting.removeprefix(GREETING).strip(), server.pid)
+            url = greeting.removeprefix(GREETING).strip()
+            wait_until_listening(url)
+            yield Server(url, server.pid)
         finally:
             server.terminate()
             server.wait(20)
+
+
+def wait_until_listening(url: str) -> None:
+    """Return once the address takes connections; it is announced a little earlier. Raises `OSError`."""
+    parts, deadline = urlsplit(url), time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 0), 5).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)

@@ -186,7 +186,7 @@ def test_an_engineer_registers_models_in_the_browser(
         form.get_by_role("button", name="Register").click()
         dialog_done(page)
         page.get_by_role("button", name="Continue").click()
-        expect(page.locator(".champion")).to_contain_text("first detector")
+        expect(page.locator("section.champion")).to_contain_text("first detector")
         page.goto(f"{url}/treat")
         page.get_by_role("button", name="Register a generator").click()
         page.locator("dialog.work select").select_option("clinic-flux")
