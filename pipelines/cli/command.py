@@ -258,10 +258,12 @@ def describe_settings(config: "type[BaseModel]", prefix: str = "") -> str:
 
 def describe_use(call: Call, version: "GeneratorVersion") -> str:
     """Which rounds will use a generator, as a line for people."""
-    from pipelines.services.generators import reads_prompts
+    from pipelines.services.generators import drawn_unasked, reads_prompts
 
-    if reads_prompts(call.workspace, version):
+    if drawn_unasked(call.workspace, version):
         return "new rounds generate with it"
+    if reads_prompts(call.workspace, version):
+        return "it is treated, so rounds use it only where --generator names it"
     return "it reads no prompts, so rounds use it only if generate.generators names it"
 
 

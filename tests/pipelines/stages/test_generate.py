@@ -106,7 +106,7 @@ def test_what_reads_no_prompts_draws_only_where_it_is_named(
 def test_a_workspace_whose_generators_read_no_prompts_says_so(
     fresh: tuple[Context, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.stages.generate.reads_prompts", lambda workspace, version: False)
+    monkeypatch.setattr("pipelines.generators.files.reads_prompts", lambda workspace, version: False)
     with pytest.raises(ConfigRefused, match=r"reads prompts.*generate\.generators.*squares"):
         shards(*fresh, SURVEY)
 
