@@ -35,7 +35,7 @@ READY = {
     "/treat": OWN,
     "/study": OWN,
     "/rounds": OWN,
-    "/admin": ".gradio-container td",
+    "/admin": '[data-testid^="cell-"]',
 }
 """A selector of each desk's first content."""
 PATIENCE_MS = 60_000

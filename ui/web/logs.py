@@ -50,7 +50,7 @@ class PrivateLog(RotatingFileHandler):
         super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT, encoding="utf-8")
 
     def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=private)
+        return open(self.baseFilename, "a", encoding="utf-8", opener=private)
 
 
 def private(path: str, flags: int) -> int:
