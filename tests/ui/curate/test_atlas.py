@@ -161,11 +161,11 @@ def test_near_duplicates_are_listed_and_erased(
     assert (found["total"], found["images"], found["after"]) == (1, 3, None)
     (group,) = found["groups"]
     assert [card["id"] for card in group["cards"]] == [ids[1], ids[0], ids[2]] and group["count"] == 3
-    body = {"images": [ids[0], ids[2]], "trial": True}
-    assert client_of("engineer").post("/api/curate/duplicates/erase", json=body).status_code == 403
-    assert curator.post("/api/curate/duplicates/erase", json=body).json()["images"] == 2
+    body: dict[str, object] = {"chosen": {"ids": [ids[0], ids[2]]}}
+    assert client_of("engineer").post("/api/curate/selected/erasure", json=body).status_code == 403
+    assert curator.post("/api/curate/selected/erasure", json=body).json()["images"] == 2
     assert curator.get("/api/curate/duplicates").json()["total"] == 1
-    assert curator.post("/api/curate/duplicates/erase", json=body | {"trial": False}).json()["images"] == 2
+    assert curator.post("/api/curate/selected/erase", json=body | {"expected": 2}).json()["images"] == 2
     assert curator.get("/api/curate/duplicates").json()["total"] == 0
     assert curator.get(f"/api/curate/images/{ids[1]}").status_code == 200
     assert curator.get("/api/curate/duplicates?after=nonsense").status_code == 422

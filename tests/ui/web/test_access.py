@@ -67,7 +67,6 @@ OWN_SECRET = ("/login", "/label-studio/", "/join")
 JUDGING = {
     ("POST", "/api/curate/reviews"),
     ("POST", "/api/curate/open"),
-    ("POST", "/api/curate/duplicates/erase"),
     ("POST", "/api/curate/selected/erasure"),
     ("POST", "/api/curate/selected/erase"),
     ("POST", "/api/curate/benchmarks/{benchmark_id}/settle"),

@@ -61,8 +61,8 @@ function eraseBar(marked, again) {
     told.textContent = marked.size ? `${count(marked.size)} marked to erase; labelled images are not marked by “all but the largest”.` : "";
   };
   async function ask() {
-    const images = [...marked.keys()];
-    const going = await tell(post("/api/curate/duplicates/erase", { images, trial: true }));
+    const images = [...marked.keys()], chosen = { ids: images };
+    const going = await tell(post("/api/curate/selected/erasure", { chosen }));
     if (!going) return;
     const dialog = h("dialog", { class: "card confirm", "aria-label": "Erase images", onclose: () => dialog.remove() },
       h("h2", {}, `Erase ${count(going.images)} image${going.images === 1 ? "" : "s"}?`),
@@ -72,7 +72,7 @@ function eraseBar(marked, again) {
         h("button", { type: "button", class: "button quiet", autofocus: true, onclick: () => dialog.close() }, "Cancel"),
         h("button", { type: "button", class: "button quiet bad", onclick: async (event) => {
           event.target.disabled = true;
-          const gone = await tell(post("/api/curate/duplicates/erase", { images, trial: false }));
+          const gone = await tell(post("/api/curate/selected/erase", { chosen, expected: images.length }));
           dialog.close();
           if (!gone) return;
           say(`${count(gone.images)} image${gone.images === 1 ? "" : "s"} erased.`);
