@@ -22,8 +22,6 @@ class ImageQuery(Config):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    ids: tuple[ImageId, ...] = Field(default=(), max_length=5_000)
-    """Only these images, by id; with commas between in an address."""
     category: str | None = Field(default=None, max_length=200)
     """Only images of this category."""
     generator: str | None = Field(default=None, max_length=200)
@@ -49,6 +47,8 @@ class ImageQuery(Config):
     """Only images with this tag."""
     search: str | None = Field(default=None, min_length=1, max_length=400)
     """Only images whose prompt has these words: `hand "five fingers" -glove paint*`."""
+    ids: tuple[ImageId, ...] = Field(default=(), max_length=5_000)
+    """Only these images, by id; with commas between in an address."""
 
     @field_validator("ids", mode="before")
     @classmethod
