@@ -25,8 +25,6 @@ class ImageQuery(Config):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    ids: tuple[ImageId, ...] = Field(default=(), max_length=5_000)
-    """Only these images, by id; with commas between in an address."""
     category: str | None = Field(default=None, max_length=200)
     """Only images of this category."""
     generator: str | None = Field(default=None, max_length=200)
@@ -54,6 +52,8 @@ class ImageQuery(Config):
     """Only images whose prompt has these words: `hand "five fingers" -glove paint*`."""
     lasso: str | None = Field(default=None, max_length=MAX_TEXT)
     """Only images inside a polygon on the map of Curate: the map's id, a colon, and the corners x,y,x,y,…"""
+    ids: tuple[ImageId, ...] = Field(default=(), max_length=5_000)
+    """Only these images, by id; with commas between in an address."""
 
     @field_validator("lasso")
     @classmethod
