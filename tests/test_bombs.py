@@ -70,7 +70,8 @@ HOMES = {
     "gzip.decompress": "",
     "gzip.open": "storage/maintenance/",
     "tarfile.open": "pipelines/exchange/readers/tar_bounds.py storage/maintenance/",
-    "zipfile.ZipFile": "pipelines/exchange/safe_files.py pipelines/services/model_card.py",
+    "zipfile.ZipFile": "pipelines/exchange/safe_files.py pipelines/services/model_card.py "
+    "pipelines/jobs/export_images.py",
     "zstandard.ZstdDecompressor": "storage/stores/maps.py",
     "PilImage.open": "dataengine/images.py",
     "np.load": "",
@@ -79,7 +80,7 @@ HOMES = {
     "parquet.ParquetFile": "pipelines/exchange/readers/parquet_bounds.py",
     "ipc.open_stream": "pipelines/exchange/readers/",
     "csv.reader": "",
-    "csv.DictReader": "pipelines/exchange/metadata.py",
+    "csv.DictReader": "pipelines/exchange/metadata.py pipelines/services/standalone/uploads.py",
     "json.load": "",
 }
 """Where outside bytes may be decoded: the modules, or folders, that keep the bounds."""
