@@ -87,16 +87,18 @@ class StudyProgress:
     votes: int
     raters: int
     by_pair: dict[int, int]
-    """Number of raters of each pair; pairs without any are not listed."""
+    """Number of raters of each pair that count; pairs without any are not listed."""
 
 
-def study_progress(catalog: Catalog, study: Study) -> StudyProgress:
-    """Count the raters and answers so far."""
+def study_progress(catalog: Catalog, study: Study, left_out: Collection[str] = ()) -> StudyProgress:
+    """Count the raters and answers so far. Raters who are `left_out` hold no place in `by_pair`."""
     votes = tables.votes.c
     pairs = len(study.pairs)
     votes_on_pairs = votes.study_id == study.id, votes.pair < pairs
     answered = (
-        select(votes.pair, func.count(func.distinct(votes.rater))).where(*votes_on_pairs).group_by(votes.pair)
+        select(votes.pair, func.count(func.distinct(votes.rater)))
+        .where(*votes_on_pairs, votes.rater.not_in(list(left_out)))
+        .group_by(votes.pair)
     )
     totals = catalog.connection.execute(
         select(func.count(), func.count(func.distinct(votes.rater))).where(*votes_on_pairs)

@@ -11,8 +11,9 @@ from dataengine.records import Study, now
 from pipelines.services.studies.lifecycle import NewStudy, Short, close_study, open_repair_study, open_study
 from pipelines.services.studies.plans import design_of
 from pipelines.services.studies.results import results_csv, results_of, votes_csv
+from pipelines.services.studies.voting import progress_of
 from storage.catalog import Catalog
-from storage.queries.studies import shared_pairs, study_progress
+from storage.queries.studies import shared_pairs
 from storage.workspace import Workspace
 from ui.web.access import ENGINEERS
 from ui.web.sessions import Person, Requires
@@ -105,7 +106,7 @@ def making_routes(workspace: Workspace) -> APIRouter:
 
 def row(catalog: Catalog, study: Study, names: dict[str, str]) -> dict[str, Any]:
     """A study as its makers see it."""
-    progress, design = study_progress(catalog, study), design_of(study)
+    progress, design = progress_of(catalog, study), design_of(study)
     wanted = len(study.pairs) * design.raters_a_pair
     given = sum(min(count, design.raters_a_pair) for count in progress.by_pair.values())
     return {

@@ -52,8 +52,23 @@ def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
         ],
         "raters": raters_of(votes, len(study.pairs), careless),
         "left_out": careless,
+        "left_out_text": left_out_text(votes, len(study.pairs), careless),
         "margin": design.margin,
     }
+
+
+def left_out_text(votes: list[Vote], pairs: int, careless: list[str]) -> str:
+    """What the figures leave out, in words; "" if they count every rater."""
+    if not careless:
+        return ""
+    raters = {vote.rater for vote in votes}
+    answers = sum(vote.pair < pairs and vote.rater in careless for vote in votes)
+    who = "All" if len(careless) == len(raters) else f"{len(careless)} of"
+    return (
+        f"{who} {len(raters)} rater{'s' * (len(raters) > 1)} failed too many attention checks: "
+        f"{answers} answer{'s' * (answers != 1)} are stored and not counted, and "
+        f"{'their places are' if len(careless) > 1 else 'the place is'} free again."
+    )
 
 
 def verdicts_of(catalog: Catalog, study: Study) -> dict[str, dict[str, Any]]:
@@ -133,7 +148,7 @@ def votes_csv(catalog: Catalog, study: Study) -> str:
 
 
 def results_csv(catalog: Catalog, study: Study) -> str:
-    """The figures of every question, over all pairs and by category."""
+    """The figures of every question, over all pairs and by category; each row says what is left out."""
     found = results_of(catalog, study)
     groups = [("all", found["questions"])] + [
         (one["category"], one["questions"]) for one in found["categories"]
@@ -143,4 +158,4 @@ def results_csv(catalog: Catalog, study: Study) -> str:
     flat = [
         tuple("–".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in row) for row in rows
     ]
-    return as_csv(("category", *names), flat)
+    return as_csv(("category", *names, "left_out"), [(*row, found["left_out_text"]) for row in flat])

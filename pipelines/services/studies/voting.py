@@ -5,10 +5,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dataengine.errors import Conflict, InputRefused, NotFound
+from dataengine.quality.study import careless_raters
 from dataengine.records import Study, Vote
 from pipelines.services.studies.plans import Showing, design_of, plan_of
 from storage.catalog import Catalog
-from storage.queries.studies import pairs_answered, study_progress
+from storage.queries.studies import StudyProgress, pairs_answered, study_progress
 from storage.workspace import Workspace
 
 Side = Literal["left", "right", "tie"]
@@ -55,15 +56,31 @@ def study_for(catalog: Catalog, study_id: str, rater: str) -> Study:
     return study
 
 
+def left_out(catalog: Catalog, study: Study) -> list[str]:
+    """The raters whose votes do not count, because they failed too many of the attention checks so far."""
+    pairs = len(study.pairs)
+    checks = catalog.votes.of_study(study.id, from_pair=pairs)
+    return careless_raters(checks, pairs, design_of(study).keep_from)
+
+
+def progress_of(catalog: Catalog, study: Study) -> StudyProgress:
+    """The progress of a study, in which only raters who count so far hold a place."""
+    return study_progress(catalog, study, left_out(catalog, study))
+
+
 def left_for(catalog: Catalog, study: Study, rater: str) -> list[Showing]:
-    """Pairs that this rater has not answered and that still need raters, in the rater's order."""
+    """Pairs that this rater has not answered and that still need raters, in the rater's order. Attention
+    checks come with pairs: whoever found none left is not asked for checks alone."""
     mine = pairs_answered(catalog, study.id, rater)
-    raters, enough = study_progress(catalog, study).by_pair, design_of(study).raters_a_pair
-    return [
+    raters, enough = progress_of(catalog, study).by_pair, design_of(study).raters_a_pair
+    waiting = [
         one
         for one in plan_of(study, rater).showings
         if one.pair not in mine and raters.get(one.pair, 0) < enough
     ]
+    pairs = len(study.pairs)
+    works = any(pair < pairs for pair in mine) or any(one.pair < pairs for one in waiting)
+    return waiting if works else []
 
 
 def unblinded(study: Study, showing: Showing, sent: VoteBody, rater: str) -> list[Vote]:

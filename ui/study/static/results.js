@@ -70,11 +70,12 @@ export async function results(root, { desk, asked, go }) {
   root.append(
     h("p", { class: "crumb" }, h("a", { href: "/study" }, "All studies")),
     h("header", { class: "line" }, h("div", {}, h("h1", {}, study.name, " ", h("span", { class: `state ${study.state}` }, study.state)),
-      h("p", { class: "lead" }, `${study.before} vs. ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair} rater${study.design.raters_a_pair === 1 ? "" : "s"}; ${study.raters} rater${study.raters === 1 ? "" : "s"} gave ${study.votes} answers.`)),
+      h("p", { class: "lead" }, `${study.before} vs. ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair} rater${study.design.raters_a_pair === 1 ? "" : "s"}${results.left_out.length ? " that count" : ""}; ${study.raters} rater${study.raters === 1 ? "" : "s"} gave ${study.votes} answers.`)),
     h("span", { class: "gap" }),
     h("a", { class: "button quiet", href: `/api/studies/${study.id}/results.csv`, download: "" }, "Results CSV"),
     h("a", { class: "button quiet", href: `/api/studies/${study.id}/votes.csv`, download: "" }, "Votes CSV"),
     study.state === "open" ? h("button", { class: "button quiet bad", type: "button", id: "close", onclick: close }, "Close") : null),
+    ...(results.left_out_text ? [h("p", { class: "note", id: "left-out" }, results.left_out_text)] : []),
     h("progress", { class: "whole", value: study.share, max: 1, "aria-label": "Judged" }),
     h("div", { class: "outcomes" }, results.questions.map((one) => outcome(one, study, results.margin))));
   if (results.questions.length > 1) root.append(h("p", { class: "card minimum" }, h("b", { id: "minimum" }, signed(results.minimum)), h("span", {}, " mean over prompts of the lowest mean opinion across questions: a gain in one cannot offset a loss in another.")));
