@@ -1,19 +1,20 @@
-"""Creating blind studies: choose generators and questions, monitor progress and results, close."""
+"""Creating blind studies: choose sides and questions, monitor progress and results, close."""
 
 from collections import Counter
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
 
 from dataengine.errors import InputRefused
 from dataengine.quality.config import StudyDesign
-from dataengine.records import Study, now
+from dataengine.records import Study, now, threshold_of
 from pipelines.services.studies.lifecycle import NewStudy, Short, close_study, open_repair_study, open_study
 from pipelines.services.studies.plans import design_of
 from pipelines.services.studies.results import results_csv, results_of, votes_csv
+from pipelines.services.studies.sides import pairs_between, sides_of
 from pipelines.services.studies.voting import progress_of
 from storage.catalog import Catalog
-from storage.queries.studies import shared_pairs
 from storage.workspace import Workspace
 from ui.web.access import ENGINEERS
 from ui.web.sessions import Person, Requires
@@ -35,25 +36,34 @@ def making_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/choices")
     def choices() -> dict[str, Any]:
-        """The form's choices: generators, and the settings with their help texts."""
+        """The form's choices: sides, detectors, and the settings with their help texts."""
         with workspace.catalog(read_only=True) as catalog:
-            generators = [
-                {"id": one.id, "name": one.name, "parent": one.parent}
-                for one in reversed(catalog.generators.offered())
+            sides = [asdict(side) for side in sides_of(catalog)]
+            detectors = [
+                {"id": one.id, "name": one.name, "threshold": threshold_of(one)}
+                for one in reversed(catalog.detectors.offered())
             ]
         fields = StudyDesign.model_json_schema()["properties"]
         return {
-            "generators": generators,
+            "sides": sides,
+            "detectors": detectors,
             "defaults": StudyDesign().model_dump(mode="json"),
             "help": {name: field.get("description", "") for name, field in fields.items()},
         }
 
     @routes.get("/shared")
-    def shared(before: Short, after: Short, purpose: Short | None = None) -> dict[str, Any]:
-        """How many prompts and seeds two generators have in common."""
+    def shared(
+        before: Short, after: Short, purpose: Short | None = None, flawed_by: Short | None = None
+    ) -> dict[str, Any]:
+        """How many prompts and seeds two sides have in common, and in how many the detector `flawed_by` flags
+        the first image."""
         with workspace.catalog(read_only=True) as catalog:
-            found = shared_pairs(catalog, before, after, purpose)
+            everything = pairs_between(catalog, before, after, purpose)
+            found = everything
+            if flawed_by:
+                found = pairs_between(catalog, before, after, purpose, flawed_by=flawed_by)
         return {
+            "shared": len(everything),
             "pairs": len(found),
             "categories": Counter(one.category or "none" for one in found),
             "purposes": Counter(one.purpose for one in found),
@@ -112,8 +122,8 @@ def row(catalog: Catalog, study: Study, names: dict[str, str]) -> dict[str, Any]
     return {
         "id": study.id,
         "name": study.name,
-        "before": names.get(study.before_id, study.before_id),
-        "after": names.get(study.after_id, study.after_id),
+        "before": side_name(names.get(study.before_id, study.before_id), design.sides[0]),
+        "after": side_name(names.get(study.after_id, study.after_id), design.sides[1]),
         "state": study.state,
         "round": study.round_id,
         "created": study.created,
@@ -125,3 +135,8 @@ def row(catalog: Catalog, study: Study, names: dict[str, str]) -> dict[str, Any]
         "votes": progress.votes,
         "share": given / wanted if wanted else 0.0,
     }
+
+
+def side_name(generator: str, words: str) -> str:
+    """The name of a side: its generator, and what tells it from that generator's other images."""
+    return f"{generator}, {words}" if words else generator

@@ -56,3 +56,54 @@ def test_nothing_is_left_out_of_a_careful_study(client_of: Clients, workspace: W
     judge_all(client_of("rater"), study, "rater", lambda pair, question: "after")
     found = engineer.get(f"/api/studies/{study.id}").json()
     assert found["results"]["left_out_text"] == "" and found["share"] == 0.5
+
+
+@pytest.mark.parametrize(("raters", "margin"), [(2, 3), (1, 2), (11, 12)])
+def test_a_margin_that_no_pair_can_reach_is_refused(client_of: Clients, raters: int, margin: int) -> None:
+    """Desks 5.5."""
+    design = {"questions": ["artifacts"], "raters_a_pair": raters, "margin": margin}
+    wanted = {"name": "n", "before": "base", "after": "treated", "design": design}
+    refused = client_of("engineer").post("/api/studies", json=wanted)
+    assert refused.status_code == 422 and f"lower the margin to {raters} or less" in refused.text
+
+
+def test_a_margin_that_nobody_set_follows_the_raters(client_of: Clients, workspace: Workspace) -> None:
+    """Desks 5.5: the default of three votes is lowered where only two people judge a pair."""
+    assert study_of(workspace, opened(client_of("engineer"), design=TWO)).design["margin"] == 2
+
+
+def test_an_earlier_answer_can_be_corrected(client_of: Clients, workspace: Workspace) -> None:
+    """Desks 5.4: a rater goes back to judged pairs; the new answer counts, the audit keeps the old one."""
+    rater = client_of("rater")
+    study = study_of(workspace, opened(client_of("engineer"), design=TWO | {"checks": 0}))
+    judge_all(rater, study, "rater", lambda pair, question: "before")
+    url = f"/api/study/{study.id}"
+    tasks = rater.get(f"{url}/judged").json()["tasks"]
+    assert len(tasks) == len(set(tasks)) == 4
+    again = rater.get(f"{url}/judged/{tasks[0]}").json()
+    said = again["answers"]["artifacts"]
+    other = {"left": "right", "right": "left"}[said]
+    body = {"task": tasks[0], "answers": {"artifacts": other}, "seconds": 3.0}
+    assert rater.post(f"{url}/answer", json=body).json() == {"new": 0}, "sent twice is no correction"
+    assert rater.post(f"{url}/answer", json=body | {"corrects": True}).json() == {"new": 1}
+    assert rater.post(f"{url}/answer", json=body | {"corrects": True}).json() == {"new": 0}
+    assert rater.get(f"{url}/judged/{tasks[0]}").json()["answers"] == {"artifacts": other}
+    with workspace.catalog(read_only=True) as catalog:
+        votes = catalog.votes.of_study(study.id)
+        (event,) = [one for one in catalog.audit.list() if one.action == "study.correct"]
+    assert sorted(vote.choice for vote in votes) == ["after", "before", "before", "before"]
+    assert event.details["replaced"] == {"artifacts": "before"}
+    assert event.details["said_at"] < max(vote.created for vote in votes)
+
+
+def test_only_own_judged_pairs_can_be_opened_again(client_of: Clients, workspace: Workspace) -> None:
+    rater, admin = client_of("rater"), client_of("admin")
+    study = study_of(workspace, opened(client_of("engineer"), design=TWO | {"checks": 0}))
+    url = f"/api/study/{study.id}/judged"
+    waiting = rater.get(f"/api/study/{study.id}/next").json()["task"]
+    judge_all(admin, study, "admin", lambda pair, question: "tie")
+    theirs = admin.get(url).json()["tasks"][0]
+    for task in (waiting, theirs, "x" * 10_000, "0" * 32):
+        assert rater.get(f"{url}/{task}").status_code == 404
+    client_of("engineer").post(f"/api/studies/{study.id}/close", json={})
+    assert admin.get(f"{url}/{theirs}").status_code == 409, "a closed study is settled"

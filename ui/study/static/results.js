@@ -32,10 +32,10 @@ function byCategory(results) {
   return h("section", { class: "card panel" }, h("h2", {}, "By category"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Question", "Pairs", "", "Wins", "95 % interval", "Mean opinion"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
-function raters(results) {
+function raters(results, { code }) {
   if (!results.raters.length) return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("p", { class: "soft" }, "No votes yet."));
-  const rows = results.raters.map((one) => h("tr", { class: one.counted ? "" : "left-out" }, h("td", {}, one.rater), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "figure" }, one.median_seconds === null ? "–" : `${one.median_seconds.toFixed(1)} s`), h("td", { class: "figure" }, `${one.checks[0]} / ${one.checks[1]}`), h("td", {}, one.counted ? "yes" : "no, too many checks failed")));
-  return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Rater", "Pairs", "Median time", "Checks passed", "Counts"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
+  const rows = results.raters.map((one) => h("tr", { class: one.counted ? "" : "left-out" }, h("td", {}, one.rater), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "figure" }, one.median_seconds === null ? "–" : `${one.median_seconds.toFixed(1)} s`), h("td", { class: "figure" }, `${one.checks[0]} / ${one.checks[1]}`), h("td", {}, one.counted ? "yes" : "no, too many checks failed"), ...(code ? [h("td", {}, one.code || "not finished")] : [])));
+  return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Rater", "Pairs", "Median time", "Checks passed", "Counts", ...(code ? ["Completion code"] : [])].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
 function invitations(study, desk, again) {
@@ -50,7 +50,7 @@ function invitations(study, desk, again) {
     const made = await tell(post("/api/invitations", { study: study.id, hours: Number(hours.value), places: Number(places.value) }));
     if (!made) return;
     link.hidden = false;
-    link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now; it will not be shown again. Expires ${when(made.expires)}.`));
+    link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now; it will not be shown again. Expires ${when(made.expires)}. For Prolific or Mechanical Turk append `), h("code", {}, "&participant=ID"), h("span", { class: "soft" }, " with their placeholder for the person’s id."));
   }
   return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited,
     h("div", { class: "line" }, h("label", { class: "field slim" }, h("span", {}, "Hours"), hours), h("label", { class: "field slim" }, h("span", {}, "Raters"), places),
@@ -79,5 +79,5 @@ export async function results(root, { desk, asked, go }) {
     h("progress", { class: "whole", value: study.share, max: 1, "aria-label": "Judged" }),
     h("div", { class: "outcomes" }, results.questions.map((one) => outcome(one, study, results.margin))));
   if (results.questions.length > 1) root.append(h("p", { class: "card minimum" }, h("b", { id: "minimum" }, signed(results.minimum)), h("span", {}, " mean over prompts of the lowest mean opinion across questions: a gain in one cannot offset a loss in another.")));
-  root.append(...[byCategory(results), raters(results), invitations(study, desk, again)].filter(Boolean));
+  root.append(...[byCategory(results), raters(results, study.design), invitations(study, desk, again)].filter(Boolean));
 }
