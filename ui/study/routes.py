@@ -11,6 +11,7 @@ from fastapi import APIRouter, Response
 
 from dataengine.errors import NotFound
 from dataengine.records import Image, Study
+from pipelines.services.studies.blind_images import blind_bodies
 from pipelines.services.studies.plans import Showing, StudyPlan, design_of, plan_of
 from pipelines.services.studies.voting import (
     VoteBody,
@@ -26,7 +27,6 @@ from pipelines.services.studies.voting import (
 from storage.catalog import Catalog
 from storage.queries.studies import pairs_answered
 from storage.workspace import Workspace
-from ui.study.blind_images import blind_bodies
 from ui.web.access import ADMINS, ENGINEERS, may, roles
 from ui.web.blob_pool import reads_blobs
 from ui.web.sessions import Person, Requires

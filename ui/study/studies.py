@@ -1,10 +1,15 @@
 """Creating blind studies: choose sides and questions, monitor progress and results, close."""
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.background import BackgroundTask
+from starlette.responses import StreamingResponse
 
 from dataengine.errors import InputRefused
 from dataengine.quality.config import StudyDesign
@@ -12,15 +17,27 @@ from dataengine.records import Study, now, threshold_of
 from pipelines.services.studies.lifecycle import NewStudy, Short, close_study, open_repair_study, open_study
 from pipelines.services.studies.plans import design_of
 from pipelines.services.studies.results import results_csv, results_of, votes_csv
+from pipelines.services.studies.sheets import MAX_SHEET, read_sheet, write_sheet
 from pipelines.services.studies.sides import pairs_between, sides_of
 from pipelines.services.studies.voting import progress_of
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.web.access import ENGINEERS
+from ui.web.blob_pool import reads_blobs
 from ui.web.sessions import Person, Requires
 
 MAKING = Requires(ENGINEERS, "creating studies")
 Maker = Annotated[Person, MAKING]
+RaterName = Annotated[str, Field(min_length=1, max_length=48)]
+CHUNK = 1 << 20
+
+
+class FilledSheet(BaseModel):
+    """A sheet that came back: whose it is, and the CSV file's text."""
+
+    model_config = ConfigDict(extra="forbid")
+    rater: RaterName
+    csv: str = Field(max_length=MAX_SHEET)
 
 
 def making_routes(workspace: Workspace) -> APIRouter:
@@ -91,6 +108,27 @@ def making_routes(workspace: Workspace) -> APIRouter:
                 "guests": len(catalog.guests.of_study(study_id)),
                 "invited_until": open_until if open_until > now() else None,
             }
+
+    @routes.get("/{study_id}/sheet.zip")
+    @reads_blobs
+    def sheet(study_id: str, rater: RaterName) -> Response:
+        """The blind pairs as a spreadsheet with images, for one rater without the server."""
+        with ExitStack() as stack:
+            file = stack.enter_context(TemporaryFile())
+            write_sheet(workspace, study_id, rater, file)
+            file.seek(0)
+            sent = stack.pop_all()
+        return StreamingResponse(
+            iter(lambda: file.read(CHUNK), b""),
+            media_type="application/zip",
+            headers={"Content-Disposition": f'attachment; filename="study-{study_id}-{rater}.zip"'},
+            background=BackgroundTask(sent.close),
+        )
+
+    @routes.post("/{study_id}/sheet")
+    def take_sheet(study_id: str, filled: FilledSheet, person: Maker) -> dict[str, int]:
+        """Store a filled sheet as the votes of its rater: every row, or none."""
+        return read_sheet(workspace, study_id, filled.rater, filled.csv.removeprefix("\ufeff"), person.name)
 
     @routes.get("/{study_id}/{table}.csv")
     def download(study_id: str, table: str) -> Response:

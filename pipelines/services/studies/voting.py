@@ -38,15 +38,18 @@ def cast_votes(workspace: Workspace, study_id: str, sent: VoteBody, rater: str) 
         showing = plan_of(study, rater).by_task.get(sent.task)
         if showing is None:
             raise NotFound("this pair is not part of your plan; reload the page")
-        votes = unblinded(study, showing, sent, rater)
-        new = catalog.votes.add(*votes)
-        if sent.corrects and not new:
-            new = _correct(catalog, study, showing.pair, votes, rater)
+        new = store_votes(catalog, study, unblinded(study, showing, sent, rater), sent.corrects)
         catalog.commit()
     return new
 
 
-def _correct(catalog: Catalog, study: Study, pair: int, votes: list[Vote], rater: str) -> int:
+def store_votes(catalog: Catalog, study: Study, votes: list[Vote], corrects: bool) -> int:
+    """Store one rater's votes on one pair; returns how many were new or, if they correct, changed. The audit
+    trail keeps what a correction replaced, and when that was said."""
+    new = catalog.votes.add(*votes)
+    if new or not corrects:
+        return new
+    rater, pair = votes[0].rater, votes[0].pair
     earlier = {one.question: one for one in catalog.votes.of_study(study.id, rater) if one.pair == pair}
     changed = [vote for vote in votes if earlier[vote.question].choice != vote.choice]
     if changed:

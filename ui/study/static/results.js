@@ -1,6 +1,6 @@
 // One study for its makers: progress, results, raters, invitations, closing.
 import { get, post } from "/static/api.js";
-import { h, tell } from "/static/dom.js";
+import { h, say, tell } from "/static/dom.js";
 import { percent, when } from "/static/format.js";
 import { QUESTIONS, signed } from "./format.js";
 
@@ -58,6 +58,36 @@ function invitations(study, desk, again) {
       study.invited_until ? h("button", { class: "button quiet bad", type: "button", onclick: async () => { await tell(post("/api/invitations/end", { study: study.id }), "All links ended."); again(); } }, "End all links") : null), link);
 }
 
+// Blind pairs as a spreadsheet for people without this server, and their answers back.
+function sheets(study, again) {
+  if (study.state !== "open") return null;
+  const name = h("input", { name: "outside", maxlength: 48, placeholder: "anna" });
+  const file = h("input", { type: "file", accept: ".csv,text/csv", "aria-label": "Filled sheet" });
+  const given = () => {
+    const rater = name.value.trim();
+    if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$/.test(rater)) say("Give the rater a name: letters, digits, - and _.", true);
+    else return rater;
+    return "";
+  };
+  function download() {
+    const rater = given();
+    if (rater) location.assign(`/api/studies/${study.id}/sheet.zip?rater=${encodeURIComponent(rater)}`);
+  }
+  async function upload() {
+    const rater = given();
+    if (!rater) return;
+    if (!file.files.length) return say("Choose the filled sheet.csv first.", true);
+    const csv = await file.files[0].text();
+    const stored = await tell(post(`/api/studies/${study.id}/sheet`, { rater, csv }), (one) => `${one.pairs} pairs stored as votes of ${rater}.`);
+    if (stored) again();
+  }
+  return h("section", { class: "card panel", id: "sheets" }, h("h2", {}, "Raters without this server"),
+    h("p", { class: "soft" }, "Each rater gets an own spreadsheet with images, blind as here. The filled sheet.csv comes back under the same name."),
+    h("div", { class: "line" }, h("label", { class: "field" }, h("span", {}, "Name of the rater"), name),
+      h("button", { class: "button quiet", type: "button", onclick: download }, "Download sheet (ZIP)")),
+    h("div", { class: "line" }, file, h("button", { class: "button quiet", type: "button", onclick: upload }, "Store filled sheet")));
+}
+
 export async function results(root, { desk, asked, go }) {
   const id = asked.study ?? "";
   const study = await get(`/api/studies/${encodeURIComponent(id)}`);
@@ -79,5 +109,5 @@ export async function results(root, { desk, asked, go }) {
     h("progress", { class: "whole", value: study.share, max: 1, "aria-label": "Judged" }),
     h("div", { class: "outcomes" }, results.questions.map((one) => outcome(one, study, results.margin))));
   if (results.questions.length > 1) root.append(h("p", { class: "card minimum" }, h("b", { id: "minimum" }, signed(results.minimum)), h("span", {}, " mean over prompts of the lowest mean opinion across questions: a gain in one cannot offset a loss in another.")));
-  root.append(...[byCategory(results), raters(results, study.design), invitations(study, desk, again)].filter(Boolean));
+  root.append(...[byCategory(results), raters(results, study.design), invitations(study, desk, again), sheets(study, again)].filter(Boolean));
 }
