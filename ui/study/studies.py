@@ -56,12 +56,17 @@ def making_routes(workspace: Workspace) -> APIRouter:
         """The form's choices: sides, detectors, and the settings with their help texts."""
         with workspace.catalog(read_only=True) as catalog:
             sides = [asdict(side) for side in sides_of(catalog)]
+            generators = [
+                {"id": one.id, "name": one.name, "parent": one.parent}
+                for one in reversed(catalog.generators.offered())
+            ]
             detectors = [
                 {"id": one.id, "name": one.name, "threshold": threshold_of(one)}
                 for one in reversed(catalog.detectors.offered())
             ]
         fields = StudyDesign.model_json_schema()["properties"]
         return {
+            "generators": generators,
             "sides": sides,
             "detectors": detectors,
             "defaults": StudyDesign().model_dump(mode="json"),
