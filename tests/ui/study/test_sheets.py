@@ -66,8 +66,7 @@ def test_a_sheet_tells_nothing_of_the_sides(client_of: Clients, workspace: Works
     assert not {row["task"] for row in rows} & {row["task"] for row in others}
 
 
-@pytest.mark.parametrize("delimiter", [",", ";"])
-def test_a_filled_sheet_becomes_votes(client_of: Clients, workspace: Workspace, delimiter: str) -> None:
+def test_a_filled_sheet_becomes_votes(client_of: Clients, workspace: Workspace) -> None:
     engineer = client_of("engineer")
     study = study_of(workspace, opened(engineer, design=DESIGN))
     rows = sheet_of(engineer, study.id)[1]
@@ -75,7 +74,7 @@ def test_a_filled_sheet_becomes_votes(client_of: Clients, workspace: Workspace, 
     for row in rows:  # the rater prefers "after" everywhere, wherever it is
         row["artifacts"] = " Left " if plan.by_task[row["task"]].left == "after" else "right"
         row["quality"] = "TIE"
-    body = {"rater": "anna", "csv": "\ufeff" + as_text(rows, delimiter)}
+    body = {"rater": "anna", "csv": "\ufeff" + as_text(rows, ";")}
     url = f"/api/studies/{study.id}/sheet"
     assert engineer.post(url, json=body).json() == {"pairs": 5, "new": 10, "skipped": 0}
     assert engineer.post(url, json=body).json()["new"] == 0, "stored once"
@@ -103,17 +102,15 @@ BAD: list[tuple[str, Callable[[Rows], Rows], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "told"), [bad[1:] for bad in BAD], ids=[bad[0] for bad in BAD])
-def test_a_bad_sheet_stores_nothing(
-    client_of: Clients, workspace: Workspace, change: Callable[[Rows], Rows], told: str
-) -> None:
+def test_a_bad_sheet_stores_nothing(client_of: Clients, workspace: Workspace) -> None:
     engineer = client_of("engineer")
     study = study_of(workspace, opened(engineer, design=DESIGN))
     plan = plan_of(study, "outside-anna")
     rows = [{"task": one.task, "artifacts": "left", "quality": "tie"} for one in plan.showings]
-    body = {"rater": "anna", "csv": as_text(change(rows))}
-    refused = engineer.post(f"/api/studies/{study.id}/sheet", json=body)
-    assert refused.status_code == 422 and told in refused.text and len(refused.text) < 2_000
+    for kind, change, told in BAD:
+        body = {"rater": "anna", "csv": as_text(change(rows))}
+        refused = engineer.post(f"/api/studies/{study.id}/sheet", json=body)
+        assert refused.status_code == 422 and told in refused.text and len(refused.text) < 2_000, kind
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.votes.of_study(study.id) == []
 
