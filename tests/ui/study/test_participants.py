@@ -27,7 +27,8 @@ def test_a_participant_ends_with_the_code(client_of: Clients, workspace: Workspa
     assert page.status_code == 200 and 'value="5f3a_B-c"' in page.text and "C1ABC" not in page.text
     joined = stranger.post("/join", data={"invitation": token, "participant": "5f3a_B-c"})
     assert joined.status_code == 303
-    name = stranger.get("/api/session").json()["name"]
+    session = stranger.get("/api/session").json()
+    name, stranger.headers["X-Clinic-CSRF"] = session["name"], session["csrf"]
     assert name == f"rater-5f3a_B-c-{study.id[:6]}"
     url = f"/api/study/{study.id}/completion"
     assert stranger.get(url).json() == {"finished": False, "code": ""}
