@@ -1,6 +1,6 @@
 """Settings of the quality guard and of blind studies (torch-free)."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,7 @@ from dataengine.config import Config
 
 Limits = tuple[float, float]
 Question = Literal["artifacts", "quality", "alignment", "safety"]
+SideWords = Annotated[str, Field(max_length=200)]
 
 
 class GuardConfig(Config):
@@ -78,7 +79,15 @@ class StudyDesign(Config):
     """Share of the attention checks that a rater must pass for the votes to count."""
 
     margin: int = Field(default=3, ge=1, le=99)
-    """Margin in votes by which one image must lead for a pair to improve or degrade."""
+    """Margin in votes by which one image must lead for a pair to improve or degrade; at most the raters per
+    pair."""
+
+    code: str = Field(default="", max_length=64, pattern=r"^[A-Za-z0-9_.-]*$")
+    """Completion code that raters see after their last pair, for Prolific or Mechanical Turk; empty for
+    none."""
+
+    sides: tuple[SideWords, SideWords] = ("", "")
+    """What tells the sides apart beside their generators, in words; set when the study opens."""
 
     @model_validator(mode="after")
     def _askable(self) -> Self:

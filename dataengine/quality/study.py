@@ -125,10 +125,15 @@ def checks_of(votes: Iterable[Vote], pairs: int) -> dict[str, tuple[int, int]]:
 def filter_votes(votes: Sequence[Vote], pairs: int, keep_from: float) -> tuple[list[Vote], list[str]]:
     """The votes on pairs of raters who passed at least that share of their checks, and the excluded
     raters."""
-    careless = sorted(
+    careless = careless_raters(votes, pairs, keep_from)
+    return [vote for vote in votes if vote.pair < pairs and vote.rater not in careless], careless
+
+
+def careless_raters(votes: Iterable[Vote], pairs: int, keep_from: float) -> list[str]:
+    """The raters who passed less than that share of the attention checks that they have seen."""
+    return sorted(
         rater for rater, (right, seen) in checks_of(votes, pairs).items() if right < keep_from * seen
     )
-    return [vote for vote in votes if vote.pair < pairs and vote.rater not in careless], careless
 
 
 def majority_choice(choices: Sequence[str]) -> str:

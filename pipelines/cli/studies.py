@@ -33,6 +33,22 @@ def study_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of a round, compare accepted repairs (see `clinic repair`) with their originals",
     )
     opened.add_argument("--pairs", type=int, metavar="N", help="sample N pairs (default: all of them)")
+    exported = actions.add_parser(
+        "export",
+        help="write the blind pairs as a spreadsheet with images (.zip), for a rater without the server",
+        parents=[shared()],
+    )
+    exported.add_argument("study")
+    exported.add_argument(
+        "--rater", required=True, metavar="NAME", help="whose sheet it is; each has another"
+    )
+    exported.add_argument("--out", required=True, metavar="FILE", help="the .zip file to write")
+    imported = actions.add_parser(
+        "import", help="store a filled sheet (CSV) as the votes of its rater", parents=[shared()]
+    )
+    imported.add_argument("study")
+    imported.add_argument("file", metavar="FILE", help="the filled sheet.csv")
+    imported.add_argument("--rater", required=True, metavar="NAME", help="the name given at the export")
     actions.add_parser("close", help="stop accepting votes", parents=[shared()]).add_argument("study")
 
 
@@ -45,6 +61,10 @@ def study(call: Call) -> Any:
     )
 
     given = call.options
+    if given.action == "export":
+        return export_sheet(call)
+    if given.action == "import":
+        return import_sheet(call)
     if given.action == "open":
         pairs = MAX_PAIRS if given.pairs is None else given.pairs
         if given.repairs:
@@ -60,6 +80,28 @@ def study(call: Call) -> Any:
     if not studies:
         call.say("no study yet: `clinic study open` creates one from a round whose stage `judge` is done")
     return {"studies": studies}
+
+
+def export_sheet(call: Call) -> dict[str, Any]:
+    """Write one outside rater's sheet."""
+    from pipelines.services.studies.sheets import write_sheet_file
+
+    given = call.options
+    rows = write_sheet_file(call.workspace, given.study, given.rater, given.out)
+    call.say(f"{rows} pairs for {given.rater}: {given.out}")
+    return {"study": given.study, "rater": given.rater, "pairs": rows, "file": given.out}
+
+
+def import_sheet(call: Call) -> dict[str, Any]:
+    """Store one outside rater's filled sheet."""
+    from pathlib import Path
+
+    from pipelines.services.studies.sheets import read_sheet_file
+
+    given = call.options
+    counts = read_sheet_file(call.workspace, given.study, given.rater, Path(given.file), ACTOR)
+    call.say("{pairs} pairs answered, {new} answers new or changed, {skipped} rows empty".format(**counts))
+    return {"study": given.study, "rater": given.rater, **counts}
 
 
 def say_study(call: Call, catalog: "Catalog", study: "Study") -> dict[str, Any]:

@@ -30,11 +30,25 @@ class Votes(Rows[Vote]):
         """Store the votes unless that rater already voted; returns the number of new ones."""
         return self._insert(votes)
 
-    def of_study(self, study_id: str, rater: str | None = None) -> list[Vote]:
-        """A study's votes (one rater's with `rater`), in order of pairs."""
+    def replace(self, *votes: Vote) -> None:
+        """Put these votes in the place of the same raters' earlier ones on the same pairs and questions."""
+        table = self.table.c
+        for vote in votes:
+            same = (
+                table.study_id == vote.study_id,
+                table.pair == vote.pair,
+                table.rater == vote.rater,
+                table.question == vote.question,
+            )
+            changed = {"choice": vote.choice, "seconds": vote.seconds, "created": vote.created}
+            self._connection.execute(update(self.table).where(*same).values(**changed))
+
+    def of_study(self, study_id: str, rater: str | None = None, from_pair: int = 0) -> list[Vote]:
+        """A study's votes (one rater's with `rater`) from a pair on, in order of pairs."""
         table = self.table.c
         order = table.pair, table.question, table.rater
-        statement = self._select().where(table.study_id == study_id).order_by(*order)
+        of_pairs = table.study_id == study_id, table.pair >= from_pair
+        statement = self._select().where(*of_pairs).order_by(*order)
         return self._records(statement if rater is None else statement.where(table.rater == rater))
 
 

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
-from dataengine.errors import AccessDenied
+from dataengine.errors import AccessDenied, InputRefused
 from dataengine.records import Invitation, Study, now
 from pipelines.services.studies import invitations
-from pipelines.services.studies.invitations import EXPIRED, Invite, admit, hash_of
+from pipelines.services.studies.invitations import EXPIRED, Invite, admit, check_participant, hash_of
 from ui.web.access import ADMINS
 from ui.web.gate import address_of
 from ui.web.pages import render
@@ -17,6 +17,7 @@ from ui.web.sessions import Person, Requires, SessionManager
 
 Inviter = Annotated[Person, Requires(ADMINS, "inviting raters")]
 Token = Annotated[str, Form(max_length=100)]
+Participant = Annotated[str, Form(max_length=200)]
 
 
 class EndInvitations(BaseModel):
@@ -42,26 +43,31 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
         return {"ended": invitations.end_invitations(workspace, wanted.study, person.name)}
 
     @routes.get("/join")
-    def show_invitation(request: Request, invitation: str = "") -> Response:
-        """The page behind an invitation link."""
+    def show_invitation(request: Request, invitation: str = "", participant: str = "") -> Response:
+        """The page behind an invitation link. `participant` is a person's id at Prolific or the like."""
         if has_session(session_manager, request):
             return RedirectResponse("/study", 303)
         try:
             study = invited(session_manager, invitation, address_of(request))[1]
+            check_participant(participant)
         except AccessDenied as error:
-            return join_page("", "", str(error).capitalize() + ".", 403)
-        return join_page(study.name, invitation)
+            return join_page("", "", as_sentence(error), 403)
+        except InputRefused as error:
+            return join_page("", "", as_sentence(error), 422)
+        return join_page(study.name, invitation, participant=participant)
 
     @routes.post("/join")
-    def join(request: Request, invitation: Token) -> Response:
+    def join(request: Request, invitation: Token, participant: Participant = "") -> Response:
         """Create a guest account for the study, and redirect to it."""
         if has_session(session_manager, request):
             return RedirectResponse("/study", 303)
         try:
             found, study = invited(session_manager, invitation, address_of(request))
-            new = admit(workspace, found, study)
+            new = admit(workspace, found, study, participant)
         except AccessDenied as error:
-            return join_page("", "", str(error).capitalize() + ".", 403)
+            return join_page("", "", as_sentence(error), 403)
+        except InputRefused as error:
+            return join_page("", "", as_sentence(error), 422)
         answer = RedirectResponse(f"/study?view=judge&study={study.id}", 303)
         person = Person(name=new.name, roles=new.roles, csrf=new.csrf, token=new.token)
         return session_manager.create_session(request.headers, answer, person, new.seconds)
@@ -69,9 +75,19 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
     return routes
 
 
-def join_page(study: str, token: str, problem: str = "", status: int = 200) -> Response:
+def join_page(
+    study: str, token: str, problem: str = "", status: int = 200, participant: str = ""
+) -> Response:
     """The page behind an invitation: a button, or why the link does not work."""
-    return render("study/join.html", status, study=study, token=token, problem=problem)
+    return render(
+        "study/join.html", status, study=study, token=token, problem=problem, participant=participant
+    )
+
+
+def as_sentence(error: Exception) -> str:
+    """The error as a sentence of its own."""
+    text = str(error)
+    return text[:1].upper() + text[1:] + "."
 
 
 def has_session(session_manager: SessionManager, request: Request) -> bool:

@@ -11,12 +11,22 @@ from fastapi import APIRouter, Response
 
 from dataengine.errors import NotFound
 from dataengine.records import Image, Study
+from pipelines.services.studies.blind_images import blind_bodies
 from pipelines.services.studies.plans import Showing, StudyPlan, design_of, plan_of
-from pipelines.services.studies.voting import VoteBody, cast_votes, is_for, left_for, study_for
+from pipelines.services.studies.voting import (
+    VoteBody,
+    cast_votes,
+    images_of_pair,
+    is_finished,
+    is_for,
+    judged_pair,
+    judged_tasks,
+    left_for,
+    study_for,
+)
 from storage.catalog import Catalog
 from storage.queries.studies import pairs_answered
 from storage.workspace import Workspace
-from ui.study.blind_images import blind_bodies
 from ui.web.access import ADMINS, ENGINEERS, may, roles
 from ui.web.blob_pool import reads_blobs
 from ui.web.sessions import Person, Requires
@@ -62,8 +72,36 @@ def study_routes(workspace: Workspace) -> APIRouter:
 
     @routes.post("/{study_id}/answer")
     def answer(study_id: str, sent: VoteBody, person: Rater) -> dict[str, int]:
-        """Store a pair's answers; sending the same pair again changes nothing."""
+        """Store a pair's answers; sending the same pair again changes nothing, unless it corrects."""
         return {"new": cast_votes(workspace, study_id, sent, person.name)}
+
+    @routes.get("/{study_id}/judged")
+    def judged(study_id: str, person: Rater) -> dict[str, list[str]]:
+        """The pairs that this person has judged, in order, to go back to."""
+        with workspace.catalog(read_only=True) as catalog:
+            study = study_for(catalog, study_id, person.name)
+            return {"tasks": judged_tasks(catalog, study, person.name)}
+
+    @routes.get("/{study_id}/judged/{task}")
+    def judged_again(study_id: str, task: str, person: Rater) -> dict[str, Any]:
+        """A pair that this person has judged, with the answers."""
+        with workspace.catalog(read_only=True) as catalog:
+            study = study_for(catalog, study_id, person.name)
+            showing, answers = judged_pair(catalog, study, person.name, task)
+            images = images_of_pair(catalog, study, showing.pair)
+            if images is None:
+                raise NotFound("an image of this pair was deleted; go on with the next pair")
+            left = len(left_for(catalog, study, person.name))
+            done = len(pairs_answered(catalog, study_id, person.name))
+            return described(study, showing, images[1], done, left) | {"answers": answers}
+
+    @routes.get("/{study_id}/completion")
+    def completion(study_id: str, person: Rater) -> dict[str, Any]:
+        """Whether this person has judged everything, and the completion code if so."""
+        with workspace.catalog(read_only=True) as catalog:
+            study = study_for(catalog, study_id, person.name)
+            finished = is_finished(catalog, study, person.name)
+        return {"finished": finished, "code": design_of(study).code if finished else ""}
 
     @routes.get("/{study_id}/pictures/{name}")
     @reads_blobs
@@ -81,16 +119,6 @@ def study_routes(workspace: Workspace) -> APIRouter:
         )
 
     return routes
-
-
-def images_of_pair(catalog: Catalog, study: Study, pair: int) -> tuple[Image, Image] | None:
-    """Before and after; an attention check shows one image, shuffled and intact. None if one was erased."""
-    check = pair - len(study.pairs)
-    before, after = study.pairs[check % len(study.pairs) if check >= 0 else pair]
-    found = {image.id: image for image in catalog.images.get_many([before, after])}
-    if check >= 0:
-        return (found[before], found[before]) if before in found else None
-    return (found[before], found[after]) if before in found and after in found else None
 
 
 def summary(catalog: Catalog, study: Study, rater: str) -> dict[str, Any]:

@@ -1,24 +1,43 @@
-"""Creating blind studies: choose generators and questions, monitor progress and results, close."""
+"""Creating blind studies: choose sides and questions, monitor progress and results, close."""
 
 from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.background import BackgroundTask
+from starlette.responses import StreamingResponse
 
 from dataengine.errors import InputRefused
 from dataengine.quality.config import StudyDesign
-from dataengine.records import Study, now
+from dataengine.records import Study, now, threshold_of
 from pipelines.services.studies.lifecycle import NewStudy, Short, close_study, open_repair_study, open_study
 from pipelines.services.studies.plans import design_of
 from pipelines.services.studies.results import results_csv, results_of, votes_csv
+from pipelines.services.studies.sheets import MAX_SHEET, read_sheet, write_sheet
+from pipelines.services.studies.sides import pairs_between, sides_of
+from pipelines.services.studies.voting import progress_of
 from storage.catalog import Catalog
-from storage.queries.studies import shared_pairs, study_progress
 from storage.workspace import Workspace
 from ui.web.access import ENGINEERS
+from ui.web.blob_pool import reads_blobs
 from ui.web.sessions import Person, Requires
 
 MAKING = Requires(ENGINEERS, "creating studies")
 Maker = Annotated[Person, MAKING]
+RaterName = Annotated[str, Field(min_length=1, max_length=48)]
+CHUNK = 1 << 20
+
+
+class FilledSheet(BaseModel):
+    """A sheet that came back: whose it is, and the CSV file's text."""
+
+    model_config = ConfigDict(extra="forbid")
+    rater: RaterName
+    csv: str = Field(max_length=MAX_SHEET)
 
 
 def making_routes(workspace: Workspace) -> APIRouter:
@@ -34,25 +53,39 @@ def making_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/choices")
     def choices() -> dict[str, Any]:
-        """The form's choices: generators, and the settings with their help texts."""
+        """The form's choices: sides, detectors, and the settings with their help texts."""
         with workspace.catalog(read_only=True) as catalog:
+            sides = [asdict(side) for side in sides_of(catalog)]
             generators = [
                 {"id": one.id, "name": one.name, "parent": one.parent}
                 for one in reversed(catalog.generators.offered())
             ]
+            detectors = [
+                {"id": one.id, "name": one.name, "threshold": threshold_of(one)}
+                for one in reversed(catalog.detectors.offered())
+            ]
         fields = StudyDesign.model_json_schema()["properties"]
         return {
             "generators": generators,
+            "sides": sides,
+            "detectors": detectors,
             "defaults": StudyDesign().model_dump(mode="json"),
             "help": {name: field.get("description", "") for name, field in fields.items()},
         }
 
     @routes.get("/shared")
-    def shared(before: Short, after: Short, purpose: Short | None = None) -> dict[str, Any]:
-        """How many prompts and seeds two generators have in common."""
+    def shared(
+        before: Short, after: Short, purpose: Short | None = None, flawed_by: Short | None = None
+    ) -> dict[str, Any]:
+        """How many prompts and seeds two sides have in common, and in how many the detector `flawed_by` flags
+        the first image."""
         with workspace.catalog(read_only=True) as catalog:
-            found = shared_pairs(catalog, before, after, purpose)
+            everything = pairs_between(catalog, before, after, purpose)
+            found = everything
+            if flawed_by:
+                found = pairs_between(catalog, before, after, purpose, flawed_by=flawed_by)
         return {
+            "shared": len(everything),
             "pairs": len(found),
             "categories": Counter(one.category or "none" for one in found),
             "purposes": Counter(one.purpose for one in found),
@@ -81,6 +114,27 @@ def making_routes(workspace: Workspace) -> APIRouter:
                 "invited_until": open_until if open_until > now() else None,
             }
 
+    @routes.get("/{study_id}/sheet.zip")
+    @reads_blobs
+    def sheet(study_id: str, rater: RaterName) -> Response:
+        """The blind pairs as a spreadsheet with images, for one rater without the server."""
+        with ExitStack() as stack:
+            file = stack.enter_context(TemporaryFile())
+            write_sheet(workspace, study_id, rater, file)
+            file.seek(0)
+            sent = stack.pop_all()
+        return StreamingResponse(
+            iter(lambda: file.read(CHUNK), b""),
+            media_type="application/zip",
+            headers={"Content-Disposition": f'attachment; filename="study-{study_id}-{rater}.zip"'},
+            background=BackgroundTask(sent.close),
+        )
+
+    @routes.post("/{study_id}/sheet")
+    def take_sheet(study_id: str, filled: FilledSheet, person: Maker) -> dict[str, int]:
+        """Store a filled sheet as the votes of its rater: every row, or none."""
+        return read_sheet(workspace, study_id, filled.rater, filled.csv.removeprefix("\ufeff"), person.name)
+
     @routes.get("/{study_id}/{table}.csv")
     def download(study_id: str, table: str) -> Response:
         """Votes or results as CSV."""
@@ -105,14 +159,14 @@ def making_routes(workspace: Workspace) -> APIRouter:
 
 def row(catalog: Catalog, study: Study, names: dict[str, str]) -> dict[str, Any]:
     """A study as its makers see it."""
-    progress, design = study_progress(catalog, study), design_of(study)
+    progress, design = progress_of(catalog, study), design_of(study)
     wanted = len(study.pairs) * design.raters_a_pair
     given = sum(min(count, design.raters_a_pair) for count in progress.by_pair.values())
     return {
         "id": study.id,
         "name": study.name,
-        "before": names.get(study.before_id, study.before_id),
-        "after": names.get(study.after_id, study.after_id),
+        "before": side_name(names.get(study.before_id, study.before_id), design.sides[0]),
+        "after": side_name(names.get(study.after_id, study.after_id), design.sides[1]),
         "state": study.state,
         "round": study.round_id,
         "created": study.created,
@@ -124,3 +178,8 @@ def row(catalog: Catalog, study: Study, names: dict[str, str]) -> dict[str, Any]
         "votes": progress.votes,
         "share": given / wanted if wanted else 0.0,
     }
+
+
+def side_name(generator: str, words: str) -> str:
+    """The name of a side: its generator, and what tells it from that generator's other images."""
+    return f"{generator}, {words}" if words else generator

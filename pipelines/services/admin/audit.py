@@ -76,6 +76,8 @@ VERBS = {
     "settings.change": "changed the settings of",
     "study.open": "opened the study",
     "study.close": "closed the study",
+    "study.import": "imported a filled sheet into the study",
+    "study.correct": "corrected an answer in the study",
     "invitation.create": "created an invitation to",
     "invitation.end": "ended the invitations to",
     "invitation.take": "joined by invitation",

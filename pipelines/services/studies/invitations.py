@@ -1,17 +1,20 @@
 """Invite raters to a study, and admit them."""
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.errors import AccessDenied, Conflict
+from dataengine.errors import AccessDenied, Conflict, InputRefused
 from dataengine.records import AuditEvent, Guest, Invitation, Study, now
 from storage import accounts
 from storage.workspace import Workspace
 
 EXPIRED = "this invitation has expired or is used up, or its study is closed; ask the sender for a new one"
+_PARTICIPANT = re.compile(r"[A-Za-z0-9_-]{1,48}")
+JOINED = "this participant has joined already; continue in the browser in which you began"
 
 
 class Invite(BaseModel):
@@ -75,13 +78,31 @@ def end_invitations(workspace: Workspace, study_id: str, actor: str) -> int:
     return ended
 
 
-def admit(workspace: Workspace, found: Invitation, study: Study) -> Admission:
-    """A new rater's session, which ends with the invitation. Raises `AccessDenied`.
+def check_participant(participant: str) -> None:
+    """Raise `InputRefused` unless an invitation's address may name this participant; "" is nobody."""
+    if participant and not _PARTICIPANT.fullmatch(participant):
+        raise InputRefused(
+            "the participant id in this address is invalid: use 1 to 48 letters, digits, - and _; "
+            "start again from the page that sent you here"
+        )
+
+
+def name_of_guest(study: Study, participant: str = "") -> str:
+    """The account of a participant in this study; a random one for nobody in particular."""
+    return f"rater-{participant}-{study.id[:6]}" if participant else f"rater-{secrets.token_hex(4)}"
+
+
+def admit(workspace: Workspace, found: Invitation, study: Study, participant: str = "") -> Admission:
+    """A new rater's session, which ends with the invitation. Raises `AccessDenied`, also for a participant
+    who has joined already, `InputRefused` for an invalid participant id.
 
     The account's password is random and never stored, so the session is its only way in.
     """
-    name, password, at = f"rater-{secrets.token_hex(4)}", secrets.token_urlsafe(32), now()
+    check_participant(participant)
+    name, password, at = name_of_guest(study, participant), secrets.token_urlsafe(32), now()
     with workspace.catalog() as catalog:
+        if participant and catalog.guests.find(name):
+            raise AccessDenied(JOINED)
         if not catalog.invitations.take(found.token_hash, at):
             raise AccessDenied(EXPIRED)
         accounts.create_user(catalog, name, password, ["rater"], f"invitation by {found.created_by}")

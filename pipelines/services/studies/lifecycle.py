@@ -2,18 +2,19 @@
 
 import secrets
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dataengine.errors import ConfigRefused, Conflict, InputRefused
 from dataengine.quality.config import StudyDesign
 from dataengine.records import REPAIRED, AuditEvent, Study, digest, now
 from dataengine.records.images import JUDGE
+from pipelines.services.studies.sides import pairs_between, words_for
 from storage import accounts
 from storage.catalog import Catalog
 from storage.queries.repairs import repair_pairs
-from storage.queries.studies import shared_pairs
+from storage.queries.studies import SETTINGS, shared_pairs
 from storage.workspace import Workspace
 
 MAX_PAIRS = 5000
@@ -34,7 +35,22 @@ class NewStudy(BaseModel):
     round: Short | None = None
     categories: list[Short] = Field(default=[], max_length=100)
     pairs: int = Field(default=100, ge=1, le=MAX_PAIRS)
+    flawed_by: Short | None = None
+    """A detector: only pairs whose first image it flags at its operating point."""
     design: StudyDesign = StudyDesign()
+
+    @model_validator(mode="after")
+    def _margin_can_be_reached(self) -> Self:
+        """Refuse a margin above the raters per pair; one that was not set is lowered to them."""
+        margin, raters = self.design.margin, self.design.raters_a_pair
+        if margin > raters and "margin" in self.design.model_fields_set:
+            raise ValueError(
+                f"no pair of {raters} rater{'s' * (raters != 1)} can lead by {margin} votes: "
+                f"lower the margin to {raters} or less, or ask more raters per pair"
+            )
+        if margin > raters:
+            self.design = self.design.model_copy(update={"margin": raters})
+        return self
 
 
 def open_study(workspace: Workspace, request: NewStudy, actor: str, seed: int | None = None) -> Study:
@@ -42,21 +58,24 @@ def open_study(workspace: Workspace, request: NewStudy, actor: str, seed: int | 
 
     Without `seed`, a random one is used, so that nobody can know the sides; the same
     request with the same seed returns the study that exists. Raises `InputRefused` without pairs to compare,
-    `NotFound` for an unknown generator.
+    `NotFound` for an unknown generator or detector.
     """
     seed = secrets.randbits(62) if seed is None else seed
     with workspace.catalog() as catalog:
-        for generator in (request.before, request.after):
-            catalog.generators.get(generator)
-        if request.before == request.after:
-            raise InputRefused("both sides are the same generator; choose two different ones")
-        shared = shared_pairs(
-            catalog, request.before, request.after, request.purpose, request.categories, request.round
+        shared = pairs_between(
+            catalog,
+            request.before,
+            request.after,
+            request.purpose,
+            request.categories,
+            request.round,
+            request.flawed_by,
         )
         if not shared:
             raise InputRefused(
-                "these two generators have no images with the same prompt and seed in this selection; "
+                "these two sides have no images with the same prompt and seed in this selection; "
                 "generate the same prompts with both first, as a round's judge stage does"
+                + (", or leave out the detector" if request.flawed_by else "")
             )
         pairs = sample_pairs([(one.before, one.after) for one in shared], request.pairs, seed)
         study = _store(catalog, request, pairs, seed, actor)
@@ -68,15 +87,16 @@ def _store(
     catalog: Catalog, request: NewStudy, pairs: Sequence[tuple[str, str]], seed: int, actor: str
 ) -> Study:
     """The study of these pairs with its audit event; the one that exists for the same pairs and seed."""
+    sides = words_for(catalog, request.before), words_for(catalog, request.after)
     study = Study(
         id=digest("study", seed, request.before, request.after, *(id for pair in pairs for id in pair)),
         name=request.name.strip(),
-        before_id=request.before,
-        after_id=request.after,
+        before_id=request.before.partition(SETTINGS)[0],
+        after_id=request.after.partition(SETTINGS)[0],
         pairs=tuple(pairs),
         seed=seed,
         round_id=request.round,
-        design=request.design.model_dump(mode="json"),
+        design=request.design.model_copy(update={"sides": sides}).model_dump(mode="json"),
         created_by=actor,
     )
     if catalog.studies.add(study):

@@ -11,6 +11,7 @@ from dataengine.quality.config import StudyDesign
 from dataengine.quality.study import SCORES, checks_of, filter_votes, judge_question, minimum_over_aspects
 from dataengine.records import Image, Study, Vote
 from pipelines.services.studies.plans import design_of
+from pipelines.services.studies.voting import is_finished, progress_of
 from storage.catalog import Catalog
 from storage.queries.studies import prompt_categories
 
@@ -36,6 +37,7 @@ def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
     images = images_of(catalog, study)
     kept, careless = filter_votes(votes, len(study.pairs), design.keep_from)
     prompts = prompts_of(images)
+    finished = finished_raters(catalog, study, votes) if design.code else set()
     categories: dict[str, set[int]] = defaultdict(set)
     for pair, category in categories_of(catalog, images).items():
         categories[category or "none"].add(pair)
@@ -50,10 +52,35 @@ def results_of(catalog: Catalog, study: Study) -> dict[str, Any]:
             {"category": name, "questions": verdicts([vote for vote in kept if vote.pair in pairs])}
             for name, pairs in sorted(categories.items())
         ],
-        "raters": raters_of(votes, len(study.pairs), careless),
+        "raters": [
+            each | {"code": design.code if each["rater"] in finished else ""}
+            for each in raters_of(votes, len(study.pairs), careless)
+        ],
         "left_out": careless,
+        "left_out_text": left_out_text(votes, len(study.pairs), careless),
         "margin": design.margin,
     }
+
+
+def finished_raters(catalog: Catalog, study: Study, votes: list[Vote]) -> set[str]:
+    """The raters to whom the completion code is shown."""
+    progress = progress_of(catalog, study)
+    raters = {vote.rater for vote in votes}
+    return {rater for rater in raters if is_finished(catalog, study, rater, progress)}
+
+
+def left_out_text(votes: list[Vote], pairs: int, careless: list[str]) -> str:
+    """What the figures leave out, in words; "" if they count every rater."""
+    if not careless:
+        return ""
+    raters = {vote.rater for vote in votes}
+    answers = sum(vote.pair < pairs and vote.rater in careless for vote in votes)
+    who = "All" if len(careless) == len(raters) else f"{len(careless)} of"
+    return (
+        f"{who} {len(raters)} rater{'s' * (len(raters) > 1)} failed too many attention checks: "
+        f"{answers} answer{'s' * (answers != 1)} are stored and not counted, and "
+        f"{'their places are' if len(careless) > 1 else 'the place is'} free again."
+    )
 
 
 def verdicts_of(catalog: Catalog, study: Study) -> dict[str, dict[str, Any]]:
@@ -133,7 +160,7 @@ def votes_csv(catalog: Catalog, study: Study) -> str:
 
 
 def results_csv(catalog: Catalog, study: Study) -> str:
-    """The figures of every question, over all pairs and by category."""
+    """The figures of every question, over all pairs and by category; each row says what is left out."""
     found = results_of(catalog, study)
     groups = [("all", found["questions"])] + [
         (one["category"], one["questions"]) for one in found["categories"]
@@ -143,4 +170,4 @@ def results_csv(catalog: Catalog, study: Study) -> str:
     flat = [
         tuple("–".join(map(str, cell)) if isinstance(cell, tuple) else cell for cell in row) for row in rows
     ]
-    return as_csv(("category", *names), flat)
+    return as_csv(("category", *names, "left_out"), [(*row, found["left_out_text"]) for row in flat])

@@ -16,11 +16,11 @@ from PIL import Image as Picture
 from dataengine.csv_files import escape_formula
 from dataengine.records import Study, now
 from dataengine.statistics import wilson
+from pipelines.services.studies.blind_images import shuffle_tiles
 from pipelines.services.studies.plans import plan_of
 from storage.maintenance.erase import erase_images
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD, sign_in
-from ui.study.blind_images import shuffle_tiles
 
 Clients = Callable[..., TestClient]
 

@@ -1,6 +1,6 @@
 // Judging pairs by keyboard or pointer. Both images pan and zoom together.
 import { get, post } from "/static/api.js";
-import { h, say } from "/static/dom.js";
+import { h, say, tell } from "/static/dom.js";
 import { QUESTIONS } from "./format.js";
 
 const SIDES = ["left", "tie", "right"];
@@ -56,6 +56,9 @@ export async function judge(root, { asked, go, current }) {
   let at = 0;
   let began = 0;
   let sending = false;
+  let shown = null; // the side that a blink comparison shows; null while both are side by side
+  const judged = (await get(`${base}/judged`)).tasks;
+  let place = judged.length; // of the pair on screen among the judged ones; behind the last for a new one
 
   const prompt = h("p", { class: "prompt" });
   const count = h("span", { class: "soft", id: "count", role: "status" });
@@ -65,13 +68,20 @@ export async function judge(root, { asked, go, current }) {
   const camera = new Camera(stages);
   const asking = h("div", { class: "asking", id: "asking" });
   const next = h("button", { class: "button", type: "button", id: "next", onclick: () => send() }, "Next pair ", h("kbd", {}, "Enter"));
+  const earlier = h("button", { class: "button quiet", type: "button", id: "earlier", onclick: () => back() }, "Earlier pair");
+  const swap = h("button", { class: "button quiet", type: "button", id: "blink", "aria-pressed": "false", onclick: () => blink() }, "Blink ", h("kbd", {}, "B"));
+  const aside = h("button", { class: "button quiet", type: "button", id: "aside", hidden: true, onclick: () => apart() }, "Both ", h("kbd", {}, "Esc"));
+  const pairing = h("div", { class: "pair" }, stages);
   const bench = h("div", { class: "bench" },
     h("header", { class: "line" }, prompt, h("span", { class: "gap" }), count, bar),
-    h("div", { class: "pair" }, stages), asking,
-    h("footer", { class: "line" },
-      h("p", { class: "keys" }, h("kbd", {}, "←"), " left ", h("kbd", {}, "↓"), " no difference ", h("kbd", {}, "→"), " right · ", h("kbd", {}, "⌫"), " previous question · ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom · ", h("kbd", {}, "Shift"), " + arrows move"),
-      h("span", { class: "gap" }), next));
-  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "All done. Thank you."), h("p", {}, "You have judged every pair."), h("a", { class: "button quiet", href: "/study" }, "All studies"));
+    pairing,
+    h("div", { class: "dock" }, asking,
+      h("footer", { class: "line" },
+        h("p", { class: "keys" }, h("kbd", {}, "←"), " left ", h("kbd", {}, "↓"), " no difference ", h("kbd", {}, "→"), " right · ", h("kbd", {}, "⌫"), " back · ", h("kbd", {}, "+"), h("kbd", {}, "−"), h("kbd", {}, "0"), " zoom · ", h("kbd", {}, "Shift"), " + arrows move"),
+        h("span", { class: "gap" }), earlier, swap, aside, next)));
+  const last = h("button", { class: "button quiet", type: "button", id: "last", onclick: () => back() }, "Back to the last pair");
+  const done = h("p", { class: "code" });
+  const over = h("div", { class: "card over", hidden: true }, h("h1", {}, "All done. Thank you."), h("p", {}, "You have judged every pair."), done, h("div", { class: "line" }, last, h("a", { class: "button quiet", href: "/study" }, "All studies")));
   root.append(bench, over);
 
   function draw() {
@@ -95,18 +105,49 @@ export async function judge(root, { asked, go, current }) {
     draw();
   }
 
+  // Swap the two images in place; both are zoomed alike, so that only what differs moves.
+  function blink() {
+    shown = shown === "left" ? "right" : "left";
+    view();
+  }
+
+  function apart() {
+    shown = null;
+    view();
+  }
+
+  function view() {
+    pairing.classList.toggle("blink", shown !== null);
+    stages.forEach((stage, index) => stage.classList.toggle("shown", SIDES[2 * index] === shown));
+    swap.setAttribute("aria-pressed", String(shown !== null));
+    aside.hidden = shown === null;
+  }
+
+  async function back() {
+    if (sending || !place) return;
+    place -= 1;
+    await tell(load());
+  }
+
   async function load() {
-    const found = await get(`${base}/next`);
+    const found = await get(place < judged.length ? `${base}/judged/${judged[place]}` : `${base}/next`);
     if (!current()) return;
     pair = found;
+    earlier.disabled = !place;
+    last.hidden = !place;
     bench.hidden = pair === null;
     over.hidden = pair !== null;
     bench.dataset.task = pair?.task ?? "";
-    if (pair === null) return;
-    answers = {};
+    if (pair === null) {
+      const { code } = await get(`${base}/completion`);
+      done.replaceChildren(...(code ? ["Your completion code: ", h("code", { id: "code" }, code)] : []));
+      return;
+    }
+    answers = { ...pair.answers };
     at = 0;
+    apart();
     prompt.textContent = pair.prompt;
-    count.textContent = `${pair.remaining} left`;
+    count.textContent = place < judged.length ? `Judged ${place + 1} of ${judged.length}; a new answer replaces it` : `${pair.remaining} left`;
     bar.value = pair.done / (pair.done + pair.remaining);
     camera.reset();
     for (const side of ["left", "right"]) images[side].src = pair[side];
@@ -121,7 +162,9 @@ export async function judge(root, { asked, go, current }) {
     sending = true;
     next.disabled = true;
     try {
-      await post(`${base}/answer`, { task: pair.task, answers, seconds: Math.min(86400, (performance.now() - began) / 1000) });
+      await post(`${base}/answer`, { task: pair.task, answers, seconds: Math.min(86400, (performance.now() - began) / 1000), corrects: judged.includes(pair.task) });
+      if (!judged.includes(pair.task)) judged.push(pair.task);
+      place = judged.indexOf(pair.task) + 1;
       sending = false;
       await load();
     } catch (error) {
@@ -133,6 +176,7 @@ export async function judge(root, { asked, go, current }) {
   }
 
   function key(event) {
+    if (event.key === "Backspace" && !pair) return back();
     if (!pair || event.ctrlKey || event.metaKey || event.altKey) return;
     const arrows = { ArrowLeft: [0.1, 0], ArrowRight: [-0.1, 0], ArrowUp: [0, 0.1], ArrowDown: [0, -0.1] };
     if (event.shiftKey && arrows[event.key]) camera.move(...arrows[event.key]);
@@ -140,6 +184,9 @@ export async function judge(root, { asked, go, current }) {
     else if (event.key === "-") camera.by(1 / 1.5);
     else if (event.key === "0") camera.reset();
     else if (KEYS[event.key]) answer(KEYS[event.key]);
+    else if (event.key === "b" || event.key === "B") blink();
+    else if (event.key === "Escape") apart();
+    else if (event.key === "Backspace" && !at) back();
     else if (event.key === "Backspace") { at = Math.max(0, at - 1); delete answers[pair.questions[at]]; draw(); }
     else if (event.key === "Enter" && !event.target.closest?.("button, a")) send();
     else return;

@@ -10,12 +10,12 @@ const PRESETS = {
 
 export async function make(root, { desk, asked, go }) {
   if (!desk.maker) throw new Error("You need the engineer role to create studies. Ask an admin for access.");
-  const { generators, defaults, help } = await get("/api/studies/choices");
-  const treated = generators.find((one) => one.parent);
-  const named = generators.map((one) => [one.id, one.name]);
-  const after = asked.after ?? treated?.id ?? generators[0]?.id;
-  const before = asked.before ?? generators.find((one) => one.id === after)?.parent ?? generators.at(-1)?.id;
-  if (generators.length < 2) root.append(h("p", { class: "note" }, "A study compares two generators on the same prompts and seeds, and this workspace has ", generators.length ? "one" : "none", ". Treat a generator, or register one, under ", h("a", { href: "/treat" }, "Treat"), "."));
+  const { sides, detectors, defaults, help } = await get("/api/studies/choices");
+  const treated = sides.find((one) => one.parent);
+  const named = sides.map((one) => [one.id, one.images ? `${one.name} · ${one.images} images` : one.name]);
+  const after = asked.after ?? treated?.id ?? sides[1]?.id ?? sides[0]?.id;
+  const before = asked.before ?? sides.find((one) => one.id === after)?.parent ?? sides[0]?.id;
+  if (sides.length < 2) root.append(h("p", { class: "note" }, "A study compares two ways of generating the same prompts and seeds: two generators, or one with other settings. This workspace has ", sides.length ? "one" : "none", ". Treat a generator, or register one, under ", h("a", { href: "/treat" }, "Treat"), "."));
   const shared = h("p", { class: "soft", id: "found", role: "status" });
   const categories = h("fieldset", { class: "ticks" });
   const purpose = h("select", { name: "purpose" });
@@ -24,10 +24,13 @@ export async function make(root, { desk, asked, go }) {
 
   async function share() {
     const asking = new URLSearchParams({ before: field("before").value, after: field("after").value });
+    const flawed = field("flawed_by").value;
+    if (flawed) asking.set("flawed_by", flawed);
     const same = field("before").value === field("after").value;
-    const answer = same ? { pairs: 0, categories: {}, purposes: {} } : await get(`/api/studies/shared?${asking}`);
-    shared.textContent = same ? "Both sides are the same generator; choose two different ones." : answer.pairs
-      ? `They share ${answer.pairs} prompts and seeds.`
+    const answer = same ? { pairs: 0, shared: 0, categories: {}, purposes: {} } : await tell(get(`/api/studies/shared?${asking}`));
+    if (!answer) { field("open").disabled = true; return; }
+    shared.textContent = same ? "Both sides are the same; choose two different ones." : answer.shared
+      ? `They share ${answer.shared} prompts and seeds.${flawed ? ` In ${answer.pairs} of them the detector flags the first image.` : ""}`
       : "They have no prompt and seed in common yet. Generate the same prompts with both first, as a round’s judge stage does.";
     shared.className = answer.pairs ? "soft" : "warn";
     categories.replaceChildren(h("legend", {}, "Categories (none selected = all)"), ...Object.entries(answer.categories).filter(([name]) => name !== "none").map(([name, count]) => h("label", {}, h("input", { type: "checkbox", name: "category", value: name }), `${name} `, h("span", { class: "soft" }, String(count)))));
@@ -47,15 +50,25 @@ export async function make(root, { desk, asked, go }) {
   const number = (name, label, more) => h("div", {}, input(name, label, "number", defaults[name], more), h("p", { class: "help" }, help[name]));
 
   form.append(
-    h("h2", {}, "Generators"),
+    h("h2", {}, "What is compared"),
     h("div", { class: "two" }, select("before", "Before", named, before, share), select("after", "After", named, after, share)), shared,
     h("div", { class: "two" }, input("pairs", "Pairs", "number", 100, { min: 1, max: 5000 }), h("label", { class: "field" }, h("span", {}, "Generated for"), purpose)),
     categories,
+    select("flawed_by", "Only pairs whose first image is flagged by", [["", "any pair"], ...detectors.map((one) => [one.id, `${one.name} (confidence ≥ ${one.threshold.toFixed(2)})`])], "", share),
     h("h2", {}, "What raters answer"), presets, ticks, scale,
     h("div", { class: "two" }, number("raters_a_pair", "Raters per pair", { min: 1, max: 99 }), number("checks", "Attention checks", { min: 0, max: 20 })),
     h("div", { class: "two" }, number("keep_from", "Checks to pass", { min: 0, max: 1, step: 0.05 }), number("margin", "Margin in votes", { min: 1, max: 99 })),
     h("h2", {}, "What raters see"), input("name", "Study name (raters see it; don’t reveal the sides)", "text", "", { required: true, maxlength: 100, placeholder: "Hands and faces, November" }),
+    h("div", {}, input("code", "Completion code", "text", "", { maxlength: 64, pattern: "[A-Za-z0-9_.\\-]*" }), h("p", { class: "help" }, help.code)),
     h("div", { class: "line" }, h("button", { class: "button", name: "open" }, "Open the study"), h("a", { class: "button quiet", href: "/study" }, "Cancel")));
+
+  const bound = () => {
+    const raters = Math.max(1, Number(field("raters_a_pair").value) || 1);
+    field("margin").max = String(raters);
+    if (Number(field("margin").value) > raters) field("margin").value = String(raters);
+  };
+  field("raters_a_pair").addEventListener("input", bound);
+  bound();
 
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -64,13 +77,14 @@ export async function make(root, { desk, asked, go }) {
     const wanted = {
       name: field("name").value.trim(), before: field("before").value, after: field("after").value,
       purpose: purpose.value || (purpose.selectedIndex > 0 ? "" : null), categories: ticked("category"), pairs: value("pairs"),
-      design: { questions: ticked("question"), scale: field("scale").value, raters_a_pair: value("raters_a_pair"), checks: value("checks"), keep_from: value("keep_from"), margin: value("margin") },
+      flawed_by: field("flawed_by").value || null,
+      design: { questions: ticked("question"), scale: field("scale").value, raters_a_pair: value("raters_a_pair"), checks: value("checks"), keep_from: value("keep_from"), margin: value("margin"), code: field("code").value.trim() },
     };
     if (!wanted.name) return say("Give the study a name.", true);
     const made = await tell(post("/api/studies", wanted), "Study opened.");
     if (made) go({ view: "results", study: made.id });
   });
   root.append(h("h1", {}, "New study"), h("p", { class: "lead" }, "Sides and order are re-randomised for every rater; images are re-encoded identically and given random names."), form);
-  if (generators.length < 2) form.replaceChildren(h("p", {}, "A study needs two generators. Treat one, or register another on the Admin desk."));
+  if (sides.length < 2) form.replaceChildren(h("p", {}, "A study needs two sides. Treat a generator, register another on the Admin desk, or generate the same prompts with other settings."));
   else await share();
 }

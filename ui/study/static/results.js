@@ -1,6 +1,6 @@
 // One study for its makers: progress, results, raters, invitations, closing.
 import { get, post } from "/static/api.js";
-import { h, tell } from "/static/dom.js";
+import { h, say, tell } from "/static/dom.js";
 import { percent, when } from "/static/format.js";
 import { QUESTIONS, signed } from "./format.js";
 
@@ -32,10 +32,10 @@ function byCategory(results) {
   return h("section", { class: "card panel" }, h("h2", {}, "By category"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Question", "Pairs", "", "Wins", "95 % interval", "Mean opinion"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
-function raters(results) {
+function raters(results, { code }) {
   if (!results.raters.length) return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("p", { class: "soft" }, "No votes yet."));
-  const rows = results.raters.map((one) => h("tr", { class: one.counted ? "" : "left-out" }, h("td", {}, one.rater), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "figure" }, one.median_seconds === null ? "–" : `${one.median_seconds.toFixed(1)} s`), h("td", { class: "figure" }, `${one.checks[0]} / ${one.checks[1]}`), h("td", {}, one.counted ? "yes" : "no, too many checks failed")));
-  return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Rater", "Pairs", "Median time", "Checks passed", "Counts"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
+  const rows = results.raters.map((one) => h("tr", { class: one.counted ? "" : "left-out" }, h("td", {}, one.rater), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "figure" }, one.median_seconds === null ? "–" : `${one.median_seconds.toFixed(1)} s`), h("td", { class: "figure" }, `${one.checks[0]} / ${one.checks[1]}`), h("td", {}, one.counted ? "yes" : "no, too many checks failed"), ...(code ? [h("td", {}, one.code || "not finished")] : [])));
+  return h("section", { class: "card panel" }, h("h2", {}, "Raters"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Rater", "Pairs", "Median time", "Checks passed", "Counts", ...(code ? ["Completion code"] : [])].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
 function invitations(study, desk, again) {
@@ -50,12 +50,42 @@ function invitations(study, desk, again) {
     const made = await tell(post("/api/invitations", { study: study.id, hours: Number(hours.value), places: Number(places.value) }));
     if (!made) return;
     link.hidden = false;
-    link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now; it will not be shown again. Expires ${when(made.expires)}.`));
+    link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now; it will not be shown again. Expires ${when(made.expires)}. For Prolific or Mechanical Turk append `), h("code", {}, "&participant=ID"), h("span", { class: "soft" }, " with their placeholder for the person’s id."));
   }
   return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited,
     h("div", { class: "line" }, h("label", { class: "field slim" }, h("span", {}, "Hours"), hours), h("label", { class: "field slim" }, h("span", {}, "Raters"), places),
       h("button", { class: "button quiet", type: "button", id: "invite", onclick: invite }, "Create link"),
       study.invited_until ? h("button", { class: "button quiet bad", type: "button", onclick: async () => { await tell(post("/api/invitations/end", { study: study.id }), "All links ended."); again(); } }, "End all links") : null), link);
+}
+
+// Blind pairs as a spreadsheet for people without this server, and their answers back.
+function sheets(study, again) {
+  if (study.state !== "open") return null;
+  const name = h("input", { name: "outside", maxlength: 48, placeholder: "anna" });
+  const file = h("input", { type: "file", accept: ".csv,text/csv", "aria-label": "Filled sheet" });
+  const given = () => {
+    const rater = name.value.trim();
+    if (!/^[A-Za-z0-9][A-Za-z0-9_-]{0,47}$/.test(rater)) say("Give the rater a name: letters, digits, - and _.", true);
+    else return rater;
+    return "";
+  };
+  function download() {
+    const rater = given();
+    if (rater) location.assign(`/api/studies/${study.id}/sheet.zip?rater=${encodeURIComponent(rater)}`);
+  }
+  async function upload() {
+    const rater = given();
+    if (!rater) return;
+    if (!file.files.length) return say("Choose the filled sheet.csv first.", true);
+    const csv = await file.files[0].text();
+    const stored = await tell(post(`/api/studies/${study.id}/sheet`, { rater, csv }), (one) => `${one.pairs} pairs stored as votes of ${rater}.`);
+    if (stored) again();
+  }
+  return h("section", { class: "card panel", id: "sheets" }, h("h2", {}, "Raters without this server"),
+    h("p", { class: "soft" }, "Each rater gets an own spreadsheet with images, blind as here. The filled sheet.csv comes back under the same name."),
+    h("div", { class: "line" }, h("label", { class: "field" }, h("span", {}, "Name of the rater"), name),
+      h("button", { class: "button quiet", type: "button", onclick: download }, "Download sheet (ZIP)")),
+    h("div", { class: "line" }, file, h("button", { class: "button quiet", type: "button", onclick: upload }, "Store filled sheet")));
 }
 
 export async function results(root, { desk, asked, go }) {
@@ -70,13 +100,14 @@ export async function results(root, { desk, asked, go }) {
   root.append(
     h("p", { class: "crumb" }, h("a", { href: "/study" }, "All studies")),
     h("header", { class: "line" }, h("div", {}, h("h1", {}, study.name, " ", h("span", { class: `state ${study.state}` }, study.state)),
-      h("p", { class: "lead" }, `${study.before} vs. ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair} rater${study.design.raters_a_pair === 1 ? "" : "s"}; ${study.raters} rater${study.raters === 1 ? "" : "s"} gave ${study.votes} answers.`)),
+      h("p", { class: "lead" }, `${study.before} vs. ${study.after}. ${study.complete} of ${study.pairs} pairs have ${study.design.raters_a_pair} rater${study.design.raters_a_pair === 1 ? "" : "s"}${results.left_out.length ? " that count" : ""}; ${study.raters} rater${study.raters === 1 ? "" : "s"} gave ${study.votes} answers.`)),
     h("span", { class: "gap" }),
     h("a", { class: "button quiet", href: `/api/studies/${study.id}/results.csv`, download: "" }, "Results CSV"),
     h("a", { class: "button quiet", href: `/api/studies/${study.id}/votes.csv`, download: "" }, "Votes CSV"),
     study.state === "open" ? h("button", { class: "button quiet bad", type: "button", id: "close", onclick: close }, "Close") : null),
+    ...(results.left_out_text ? [h("p", { class: "note", id: "left-out" }, results.left_out_text)] : []),
     h("progress", { class: "whole", value: study.share, max: 1, "aria-label": "Judged" }),
     h("div", { class: "outcomes" }, results.questions.map((one) => outcome(one, study, results.margin))));
   if (results.questions.length > 1) root.append(h("p", { class: "card minimum" }, h("b", { id: "minimum" }, signed(results.minimum)), h("span", {}, " mean over prompts of the lowest mean opinion across questions: a gain in one cannot offset a loss in another.")));
-  root.append(...[byCategory(results), raters(results), invitations(study, desk, again)].filter(Boolean));
+  root.append(...[byCategory(results), raters(results, study.design), invitations(study, desk, again), sheets(study, again)].filter(Boolean));
 }
