@@ -5,7 +5,7 @@ import { figure, when } from "/static/format.js";
 import { drawHeatAt, mapOf, pixels } from "/static/images.js";
 import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
-import { form } from "/static/runs/form.js";
+import { form, labelled } from "/static/runs/form.js";
 import { registerButton } from "/static/runs/register.js";
 import { play } from "/static/treat/play.js";
 import { instance, learn } from "/static/treat/instance.js";
@@ -104,7 +104,7 @@ async function fresh(root, { asked, go }) {
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, asked.instance ? "Treat a learned instance" : "New treatment"),
     h("p", { class: "lead" }, "Writes prompts, trains a LoRA, verifies it in a fresh pipeline, and compares before and after on held-out prompts. You can close this page; the run continues on the server."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "preset"), preset, h("small", {}, "A recipe, or a published objective with its settings.")), made.node),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, labelled({ kind: "choice", label: "preset", help: "A recipe, or a published objective with its settings." }, preset), made.node),
       h("div", { class: "side" }, preflight, start.node)));
   look();
 }
@@ -112,7 +112,7 @@ async function fresh(root, { asked, go }) {
 function picked(field, label, choices, none) {
   const options = [...(none ? [["", none]] : []), ...choices];
   const control = h("select", {}, options.map(([value, text]) => h("option", { value, selected: value === (field.value ?? "") }, text)));
-  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, label), control, h("small", {}, field.help)), read: () => control.value || null };
+  return { node: labelled({ kind: "choice", label, help: field.help }, control), read: () => control.value || null };
 }
 
 // Where prompts come from: the hard categories' own, categories by name, or a file or text of them.
