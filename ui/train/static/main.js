@@ -229,7 +229,7 @@ function compared(one, against) {
       ...names.map((name) => h("tr", {}, h("td", {}, metric(name)), cell(mine, name), against ? cell(theirs, name) : null, against ? h("td", { class: "figure" }, changed(mine, theirs, name)) : null))];
   });
   if (!rows.length) return nothing("Not measured yet. Run clinic detectors --measure.");
-  return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)), glossary([...new Set(splits.flatMap(([, , names]) => names))]));
+  return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, "Metric"), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)), glossary([...new Set(splits.flatMap(([, , names]) => names))]));
 }
 
 // Offers to measure both on the same images where the champion was measured on others.

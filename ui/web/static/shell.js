@@ -71,7 +71,7 @@ async function draw() {
     session.local ? h("span", { class: "who" }, session.name) : h("a", { class: "who", href: "/account", title: `Signed in as ${session.name}: password and sessions` }, session.name),
     h("button", { type: "button", onclick: leave }, "Sign out"));
   document.body.prepend(bar);
-  showCurrent(nav);
+  new ResizeObserver(() => showCurrent(nav)).observe(nav);
   if (session.local) {
     const banner = h("div", { class: "clinic-banner" }, "There are no accounts yet: only this computer can connect, and anyone with the start-up link has full access. Add people with ", h("code", {}, "clinic users add"), " or on the Admin desk.");
     bar.after(banner);
