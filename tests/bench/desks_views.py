@@ -47,6 +47,10 @@ def view_figures() -> list[Figure]:
 def by_rule(seen: list[Seen]) -> str:
     """The serious and critical nodes by rule, in words."""
     rules = Counter(
-        node["rule"] for one in seen for nodes in one.nodes.values() for node in nodes if node["impact"] in SERIOUS
+        node["rule"]
+        for one in seen
+        for nodes in one.nodes.values()
+        for node in nodes
+        if node["impact"] in SERIOUS
     )
     return ", ".join(f"{rule} {times}" for rule, times in rules.most_common())

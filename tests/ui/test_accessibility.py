@@ -61,7 +61,9 @@ def test_the_first_tab_stop_skips_to_the_content(visit: Visit, live: Live, path:
     expect(skip).to_be_attached()
     skip.focus()
     expect(skip).to_be_in_viewport(ratio=1)
-    assert page.evaluate("() => document.querySelector('a, button, input, select') === document.activeElement")
+    assert page.evaluate(
+        "() => document.querySelector('a, button, input, select') === document.activeElement"
+    )
     page.keyboard.press("Enter")
     assert page.evaluate("() => document.activeElement.matches('main, [role=main]')")
 
@@ -71,7 +73,9 @@ def test_fields_have_short_names_and_their_help_as_description(visit: Visit, liv
     page.goto(f"{live[0]}/train?new=1")
     steps = page.locator('[data-path="training.steps"] input')
     expect(steps).to_have_accessible_name("Steps")
-    assert len(steps.evaluate("one => document.getElementById(one.getAttribute('aria-describedby')).textContent"))
+    assert len(
+        steps.evaluate("one => document.getElementById(one.getAttribute('aria-describedby')).textContent")
+    )
     page.get_by_text("All settings").click()
     names = [name(page, place) for place in range(page.locator(".settings input:visible").count())]
     assert all(0 < len(one) < 60 for one in names), [one for one in names if not 0 < len(one) < 60]
@@ -80,7 +84,9 @@ def test_fields_have_short_names_and_their_help_as_description(visit: Visit, liv
 def name(page: Page, place: int) -> str:
     """The text that names a field, from its label, its `aria-label` or what `aria-labelledby` points at."""
     return str(
-        page.locator(".settings input:visible").nth(place).evaluate(
+        page.locator(".settings input:visible")
+        .nth(place)
+        .evaluate(
             """one => one.getAttribute("aria-label") ?? (one.hasAttribute("aria-labelledby")
               ? document.getElementById(one.getAttribute("aria-labelledby")).textContent
               : [...one.labels].map((label) => label.textContent).join(" "))"""

@@ -18,8 +18,22 @@ from tests.ui.curate.test_repairs import propose
 OWN = "#view[data-ready]"
 GRADIO = ".gradio-container button[role=tab]"
 ANNOTATE = "#empty:not([hidden]), #layers:not([hidden])"
-CURATE = ("images", "map", "duplicates", "categories", "review", "benchmark", "balance", "repairs", "pilots", "people")
-FACTS = {"train": {"loss": 0.3}, "evaluate": {"champion": {"validation": {"mse": 0.03, "false_alarm": 0.1, "miss": 0.2}}}}
+CURATE = (
+    "images",
+    "map",
+    "duplicates",
+    "categories",
+    "review",
+    "benchmark",
+    "balance",
+    "repairs",
+    "pilots",
+    "people",
+)
+FACTS = {
+    "train": {"loss": 0.3},
+    "evaluate": {"champion": {"validation": {"mse": 0.03, "false_alarm": 0.1, "miss": 0.2}}},
+}
 
 
 @dataclass(frozen=True)
@@ -150,7 +164,9 @@ def fill(workspace: Workspace) -> str:
             args = {"round_id": "r1", "stage": stage.name}
             catalog.jobs.add(done(f"r1.{stage.name}.1", "stage", args, now() - 4000 + 300 * place))
         settings = TrainingRun().model_dump(mode="json")
-        catalog.jobs.add(done("retrain-1", "retrain", {"run": "retrained", "settings": settings}, now() - 900))
+        catalog.jobs.add(
+            done("retrain-1", "retrain", {"run": "retrained", "settings": settings}, now() - 900)
+        )
         pairs = tuple((ids[place], ids[place + 1]) for place in range(0, 8, 2))
         for id in ("open", "judged"):
             catalog.studies.add(
