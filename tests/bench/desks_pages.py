@@ -191,7 +191,7 @@ def worst(id: str, times: dict[str, list[float]]) -> Figure:
 
 
 def page_figures() -> list[Figure]:
-    """The times until desks are ready and what open ones cost; `desks.py` writes them with the other figures."""
+    """Times until desks are ready, and what open ones cost; `desks.py` writes them with the others."""
     images, rounds, loads, seconds = (2_000, 5, 1, 3.0) if quick() else (100_000, 100, 7, 60.0)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         workspace = filled(Path(folder) / "workspace", images, rounds)

@@ -61,8 +61,10 @@ def walk(
     schemes: Sequence[Scheme] = ("light", "dark"),
     look: Callable[[Page, View, str], None] = lambda page, view, what: None,
 ) -> Iterator[Seen]:
-    """Open every view once, as who may see it, and check it in every theme and on a phone; `look` gets the page
-    and the theme, or "phone"."""
+    """Open every view once, as who may see it, and check it in every theme and on a phone.
+
+    `look` gets the page, its view, and the theme or "phone".
+    """
     wanted = list(views)
     for user in dict.fromkeys(view.user for view in wanted):
         context = context_of(browser, url, user)

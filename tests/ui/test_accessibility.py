@@ -1,5 +1,7 @@
-"""Every view of every desk in both themes, and on a phone (desks 7): axe-core, the console, sideways overflow,
-the skip link and names of fields. The whole walk is `make test-views`."""
+"""Views in both themes and on a phone (desks 7): axe-core, the console, sideways overflow, the skip link, names.
+
+The whole walk over every view of every desk is `make test-views`.
+"""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Every view of every desk, by address and by what must be done to see it, and a workspace that fills them."""
+"""Every view of every desk: its address and what must be done to see it; and a workspace that fills them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -141,8 +141,7 @@ def press_tile(page: Page) -> None:
 
 
 def fill(workspace: Workspace) -> str:
-    """People, images with maps, labels and returns, repairs, a round, runs, jobs and two studies; the id of an
-    image."""
+    """People, images with maps, labels, repairs, a round, runs, jobs and two studies; the id of an image."""
     ids = furnish(workspace)
     add_people(workspace)
     random, square = np.random.default_rng(0), np.zeros((64, 64), np.uint8)
