@@ -1,4 +1,4 @@
-"""Views in both themes and on a phone (desks 7): axe-core, the console, sideways overflow, the skip link, names.
+"""Views in both themes and on a phone (desks 7): axe-core, console, sideways overflow, skip link, names.
 
 The whole walk over every view of every desk is `make test-views`.
 """
