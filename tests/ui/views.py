@@ -11,7 +11,7 @@ from dataengine.records import Job, Label, Round, Study, Vote, WorkerBeat, now
 from pipelines.config import TrainingRun
 from pipelines.round import ROUND
 from storage.workspace import Workspace
-from tests.ui.browsing import PASSWORD, WITHOUT_TOUR
+from tests.ui.browsing import PASSWORD, PATIENCE_MS, WITHOUT_TOUR
 from tests.ui.conftest import add_people, furnish
 from tests.ui.curate.test_repairs import propose
 
@@ -136,7 +136,7 @@ def views(first_image: str) -> tuple[View, ...]:
 
 def press_tile(page: Page) -> None:
     """Select two images of the grid."""
-    page.locator(".tile").first.focus()
+    page.locator(".tile .open").first.focus()
     press("x", "ArrowRight", "x")(page)
 
 
@@ -204,7 +204,7 @@ def context_of(browser: Browser, url: str, user: str | None) -> BrowserContext:
     return context
 
 
-def show(page: Page, url: str, view: View, patience_ms: int = 30_000) -> None:
+def show(page: Page, url: str, view: View, patience_ms: int = PATIENCE_MS) -> None:
     """Go to a view and open what it opens."""
     page.set_default_timeout(patience_ms)
     page.goto(url + view.path, wait_until="load")
