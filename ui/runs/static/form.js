@@ -133,7 +133,7 @@ export function labelled(field, control, extra = "") {
 }
 
 // Several controls under one name.
-function grouped(field, control) {
+export function grouped(field, control) {
   const id = `setting-${++named}`;
   return h("div", { class: `setting ${field.kind}`, role: "group", "aria-labelledby": id }, h("span", { class: "name", id }, field.label, unitOf(field)), control, h("small", {}, field.help));
 }

@@ -5,7 +5,7 @@ import { figure, when } from "/static/format.js";
 import { drawHeatAt, mapOf, pixels } from "/static/images.js";
 import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
-import { form, labelled } from "/static/runs/form.js";
+import { form, grouped, labelled } from "/static/runs/form.js";
 import { registerButton } from "/static/runs/register.js";
 import { play } from "/static/treat/play.js";
 import { instance, learn } from "/static/treat/instance.js";
@@ -118,7 +118,7 @@ function picked(field, label, choices, none) {
 // Where prompts come from: the hard categories' own, categories by name, or a file or text of them.
 function prompts(field, label, categories, changed) {
   const value = field.value;
-  const source = h("select", {}, [["hard", "written for the hard categories"], ["category", "written for these categories"], ["given", "these prompts"]].map(([one, text]) => h("option", { value: one, selected: one === value.source }, text)));
+  const source = h("select", { "aria-label": `${label}: source` }, [["hard", "written for the hard categories"], ["category", "written for these categories"], ["given", "these prompts"]].map(([one, text]) => h("option", { value: one, selected: one === value.source }, text)));
   const named = h("input", { type: "text", value: value.categories.join(", "), placeholder: categories.join(", ") || "hand, face", "aria-label": "Categories" });
   const each = h("input", { type: "text", inputmode: "decimal", value: String(value.per_category), "aria-label": "Prompts per category" });
   const texts = h("textarea", { rows: 5, placeholder: "one prompt per line", "aria-label": "Prompts" });
@@ -139,7 +139,7 @@ function prompts(field, label, categories, changed) {
   source.addEventListener("change", settle);
   settle();
   return {
-    node: h("div", { class: "setting prompts" }, h("span", { class: "name" }, label), h("div", { class: "stackform" }, source, named, perCategory, given), h("small", {}, field.help)),
+    node: grouped({ kind: "prompts", label, help: field.help }, h("div", { class: "stackform" }, source, named, perCategory, given)),
     read: () => ({ source: source.value, categories: named.value.split(",").map((one) => one.trim()).filter(Boolean), per_category: Number(each.value), texts: texts.value.split("\n").map((one) => one.trim()).filter(Boolean), seed: value.seed }),
   };
 }
