@@ -17,7 +17,7 @@ from ui.server import background
 
 pytestmark = pytest.mark.browser
 
-QUICK = ("sign-in", "home", "annotate", "curate-images", "curate-large", "train-new", "study-make")
+QUICK = ("home", "annotate", "curate-images", "train-new")
 
 
 @pytest.fixture(scope="module")
