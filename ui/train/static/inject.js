@@ -44,12 +44,12 @@ export async function inject(root) {
 // The selection in words, as `clinic inject --images` takes it.
 function images(field) {
   const control = h("input", { type: "text", placeholder: "all clean images of the training split", autocomplete: "off", spellcheck: false });
-  return { node: labelled({ kind: "text", label: "clean images", help: "Filters such as “source=real category=hand”, or a link to the Curate page. Images that are not known to be clean are left out." }, control), read: () => control.value.trim() };
+  return { node: labelled({ kind: "text", label: "Clean images", help: "Filters such as “source=real category=hand”, or a link to the Curate page. Images that are not known to be clean are left out." }, control), read: () => control.value.trim() };
 }
 
 function generators(field, choices) {
   const control = h("select", {}, [["", "none"], ...choices].map(([value, text]) => h("option", { value }, text)));
-  return { node: labelled({ kind: "choice", label: "generator", help: field.help }, control), read: () => control.value || null };
+  return { node: labelled({ kind: "choice", label: "Generator", help: field.help }, control), read: () => control.value || null };
 }
 
 function sample(kind, address) {

@@ -106,7 +106,7 @@ async function fresh(root, { asked, go }) {
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("h1", {}, "New training"),
     h("p", { class: "lead" }, "Publishes a snapshot, trains a detector on it, and compares this candidate with the champion if there is one. You can close this page; the run continues on the server."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, labelled({ kind: "choice", label: "recipe", help: recipe.help }, preset), made.node),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, labelled({ kind: "choice", label: "Recipe", help: recipe.help }, preset), made.node),
       h("div", { class: "side" }, contents, preflight, start.node)));
   look();
 }
@@ -131,7 +131,7 @@ function starts(field, choices) {
       : chosen?.help ?? "There is no champion to continue from: choose what training starts from.";
   }
   show();
-  const node = labelled({ kind: "choice", label: "start from", help: [mark, " ", help] }, h("span", { class: "starts" }, control, path));
+  const node = labelled({ kind: "choice", label: "Start from", help: [mark, " ", help] }, h("span", { class: "starts" }, control, path));
   return { node, read: () => (control.value === OTHER ? path.value.trim() : control.value || null) };
 }
 

@@ -50,13 +50,13 @@ export async function learn(root, { go }) {
 
 function generators(field, choices) {
   const control = h("select", {}, choices.map(([value, text]) => h("option", { value }, text)));
-  return { node: labelled({ kind: "choice", label: "generator", help: "The generator that learns the instance." }, control), read: () => control.value || null };
+  return { node: labelled({ kind: "choice", label: "Generator", help: "The generator that learns the instance." }, control), read: () => control.value || null };
 }
 
 // The selection in words, as `clinic inject --images` takes it.
 function selection() {
   const control = h("input", { type: "text", placeholder: "none: the folder above", autocomplete: "off", spellcheck: false });
-  return { node: labelled({ kind: "text", label: "images of the catalog", help: "Instead of a folder: filters such as “source=imported category=dog”, or a link to the Curate page." }, control), read: () => control.value.trim() };
+  return { node: labelled({ kind: "text", label: "Images of the catalog", help: "Instead of a folder: filters such as “source=imported category=dog”, or a link to the Curate page." }, control), read: () => control.value.trim() };
 }
 
 export async function instance(root, { asked }) {

@@ -71,10 +71,10 @@ async function fresh(root, { asked, go }) {
   const made = form(described.fields, {
     first: FIRST, changed, unused: UNUSED,
     replace: {
-      generator: (field) => picked(field, "generator", described.choices.generator, null),
-      detector: (field) => picked(field, "detector", described.choices.detector, "the champion"),
-      prompts: (field) => prompts(field, "training prompts", described.categories, changed),
-      judge: (field) => prompts(field, "evaluation prompts", described.categories, changed),
+      generator: (field) => picked(field, "Generator", described.choices.generator, null),
+      detector: (field) => picked(field, "Detector", described.choices.detector, "the champion"),
+      prompts: (field) => prompts(field, "Training prompts", described.categories, changed),
+      judge: (field) => prompts(field, "Evaluation prompts", described.categories, changed),
     },
   });
   const preset = h("select", { onchange: () => go({ ...chosen, new: 1, preset: preset.value }, { replace: true }) },
@@ -104,7 +104,7 @@ async function fresh(root, { asked, go }) {
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, asked.instance ? "Treat a learned instance" : "New treatment"),
     h("p", { class: "lead" }, "Writes prompts, trains a LoRA, verifies it in a fresh pipeline, and compares before and after on held-out prompts. You can close this page; the run continues on the server."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, labelled({ kind: "choice", label: "preset", help: "A recipe, or a published objective with its settings." }, preset), made.node),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, labelled({ kind: "choice", label: "Preset", help: "A recipe, or a published objective with its settings." }, preset), made.node),
       h("div", { class: "side" }, preflight, start.node)));
   look();
 }
