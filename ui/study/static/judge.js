@@ -57,7 +57,7 @@ export async function judge(root, { asked, go, current }) {
   let began = 0;
   let sending = false;
 
-  const prompt = h("p", { class: "prompt" });
+  const prompt = h("p", { class: "prompt", role: "heading", "aria-level": "1" });
   const count = h("span", { class: "soft", id: "count", role: "status" });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
   const images = { left: h("img", { alt: "Left image", draggable: "false" }), right: h("img", { alt: "Right image", draggable: "false" }) };
