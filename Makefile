@@ -27,7 +27,7 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or gradio or space)'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or gradio or space or views)'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
@@ -80,6 +80,9 @@ $(GRADIO)/.ready: constraints.txt   # nothing but Gradio and NumPy, with what th
 
 test-gradio-wheel: setup $(GRADIO)/.ready   ## that wheel in an environment with Gradio and NumPy only
 	$(BIN)/python -m pytest -m gradiowheel tests/wheel
+
+test-views: setup ## axe-core, the console and a phone's width over every view of every desk
+	$(BIN)/python -m pytest -m views tests/ui
 
 test-gradio: setup ## a whole small round on the Gradio app: in a browser, and through gradio_client
 	$(BIN)/python -m pytest -m gradio tests/ui/gradio

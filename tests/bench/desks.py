@@ -28,6 +28,7 @@ from tests.bench.desks_map import map_figures
 from tests.bench.desks_pages import page_figures, served, signed_in
 from tests.bench.desks_search import search_figures
 from tests.bench.desks_upload import upload_figure
+from tests.bench.desks_views import view_figures
 from tests.bench.harness import Figure, bootstrap, figure, quick, write
 from tests.services import chromium_path
 from tests.ui.browsing import FLAGS
@@ -69,7 +70,7 @@ def main() -> None:
             found = [redraw(browser, url, points, times), lag(browser, url, workspace, seconds)]
         browser.close()
         workspace.close()
-    figures = [*page_figures(), *map_figures(), *search_figures(), *found, upload_figure()]
+    figures = [*page_figures(), *map_figures(), *search_figures(), *found, upload_figure(), *view_figures()]
     write("desks", [*figures, *over_base("desks")], seeds=[0])
 
 

@@ -51,7 +51,7 @@ async function reopen(entry) {
   await act(async () => {
     if (tasks.current?.task.image.id !== entry.image) {
       const task = await get(`/api/annotate/next?prefer=${encodeURIComponent(entry.image)}`);
-      if (task?.image.id !== entry.image) throw new Error("That image is no longer available; your answer is kept here.");
+      if (task?.image.id !== entry.image) throw new Error("That image is no longer available; your answer is saved on this device.");
       putBack();
       show(await load(task, person));
     }

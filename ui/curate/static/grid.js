@@ -193,10 +193,10 @@ function tile(card, { go, choices, selection }) {
   ].filter(Boolean).join(" · ");
   const title = card.prompt || card.category || card.source;
   const toggle = (event) => { event.preventDefault(); selection.pick(made, event.shiftKey); };
-  const button = h("button", { type: "button", class: "open", "aria-label": `${title}, ${figures}`, title: card.prompt, onclick: (event) => (event.shiftKey || event.ctrlKey || event.metaKey ? toggle(event) : openImage(card.id, { go, detector: card.detector })),
+  const button = h("button", { type: "button", class: "open", title: card.prompt, onclick: (event) => (event.shiftKey || event.ctrlKey || event.metaKey ? toggle(event) : openImage(card.id, { go, detector: card.detector })),
     onkeyup: (event) => event.key === " " && event.preventDefault() },  // Space selects
     h("span", { class: "picture" }, h("img", { src: thumbnail(card.id), alt: "", loading: "lazy" }), canvas,
-      card.labelled ? h("i", { class: "badge", title: "labelled" }, "✓") : null),
+      card.labelled ? h("i", { class: "badge", role: "img", "aria-label": "labelled", title: "labelled" }, "✓") : null),
     h("span", { class: "caption" }, h("b", {}, title), h("span", {}, [card.category && card.prompt ? card.category : null, figures].filter(Boolean).join(" · ")),
       card.tags.length ? h("span", { class: "tags" }, card.tags.map((tag) => h("em", {}, tag))) : null));
   const box = h("input", { type: "checkbox", class: "pick", tabindex: "-1", "aria-label": `Select ${title}` });

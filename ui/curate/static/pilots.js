@@ -32,13 +32,13 @@ async function page(id, target, go) {
     panel(found.name, h("p", { class: "hint" }, `${images(found.images)}, each for ${count(found.annotations_per_image)} ${found.annotations_per_image === 1 ? "person" : "people"}; started by ${found.created_by} on ${when(found.created)}.`),
       h("progress", { max: String(found.wanted || 1), value: String(found.done), "aria-label": "Answers" }),
       h("div", { class: "figures" }, figure(`${count(found.done)} / ${count(found.wanted)}`, "answers"), figure(number(found.seconds, 1), "seconds per label (mean)"), figure(number(found.median, 1), "median"),
-        figure(number(found.an_hour, 0), "labels an hour and person"), figure(number(found.flawed.seconds, 1), "seconds, with a mask"), figure(number(found.clean.seconds, 1), "seconds, clean"), figure(number(found.agreement.overall.iou), "mean pairwise IoU")),
+        figure(number(found.an_hour, 0), "labels per hour and person"), figure(number(found.flawed.seconds, 1), "seconds, with a mask"), figure(number(found.clean.seconds, 1), "seconds, clean"), figure(number(found.agreement.overall.iou), "mean pairwise IoU")),
       found.timed < found.labels ? h("p", { class: "hint" }, `${count(found.labels - found.timed)} labels without a usable time (none, or a pause of more than 30 minutes) are left out of the pace.`) : null),
     panel("What a campaign would take", h("div", { class: "line" }, h("label", { class: "switch" }, "Images to label", field), h("span", {}, `× ${count(found.annotations_per_image)} label${found.annotations_per_image === 1 ? "" : "s"} each`)),
       plan ? h("div", { class: "figures" }, figure(count(plan.labels), "labels"), figure(hours(plan.hours), "hours of work"), figure(`${hours(plan.low)} to ${hours(plan.high)}`, "95 % interval"), figure(hours(plan.hours / 6), "person-days of 6 hours"))
         : nothing("Nobody has labelled an image of this pilot yet."),
       plan && found.timed < 30 ? h("p", { class: "note" }, `Only ${count(found.timed)} timed labels: the interval assumes that they are typical.`) : null),
-    panel("By person", table(["Annotator", "Labelled", "Skipped", "Seconds (mean)", "Median", "Labels an hour"], found.people.map((one) => [one.name, count(one.answered), count(one.skipped), number(one.seconds, 1), number(one.median, 1), number(one.an_hour, 0)]))),
+    panel("By person", table(["Annotator", "Labelled", "Skipped", "Seconds (mean)", "Median", "Labels per hour"], found.people.map((one) => [one.name, count(one.answered), count(one.skipped), number(one.seconds, 1), number(one.median, 1), number(one.an_hour, 0)]))),
     panel("Agreement by category", found.agreement.images ? table(["Category", "Compared", "IoU", "Alpha"], found.agreement.categories.map((one) => [one.name, count(one.compared), number(one.iou), number(one.alpha)]))
       : nothing(found.annotations_per_image > 1 ? "No image has labels of two people yet." : "Every image goes to one person, so there is nothing to compare.")),
   ];

@@ -45,7 +45,7 @@ export async function figures(root) {
   root.append(h("div", { class: "charts" },
     chart("Detector: squared error on validation", rounds, (one) => one.mse, (value) => figure(value, 2)),
     chart("Generator: share of flawed images", rounds, (one) => one.frequency, percent)));
-  const heads = ["", "Round", "State", "Labels", "Hard categories", "Squared error", "False alarms", "Misses", "Champion", "Mean confidence", "Flawed images", ""];
+  const heads = ["No.", "Round", "State", "Labels", "Hard categories", "Squared error", "False alarms", "Misses", "Champion", "Mean confidence", "Flawed images", "Generator"];
   root.append(h("section", { class: "card panel" }, h("div", { class: "scroll" }, h("table", { class: "wide" }, h("thead", {}, h("tr", {}, heads.map((name) => h("th", {}, name)))), h("tbody", {}, rounds.map(row).reverse())))));
   return null;
 }

@@ -11,7 +11,7 @@ export async function jobs(root, { asked, go }) {
   const workers = h("div", { class: "rows", id: "workers" });
   const title = h("h2", {}, "Log");
   const buttons = h("div", { class: "line" });
-  const log = h("pre", { id: "log" });
+  const log = h("pre", { id: "log", tabindex: "0", role: "region", "aria-label": "Log" });
   root.append(h("h1", { class: "over" }, "Jobs and workers"), h("div", { class: "split" },
     panel("Newest jobs", list),
     h("div", {}, panel("Workers", workers), h("section", { class: "card panel" }, h("div", { class: "line" }, title, h("span", { class: "gap" }), buttons), log))));

@@ -113,8 +113,29 @@ function range({ low, high, above, below }) {
   return most === null ? "" : `${below ? "less than" : "at most"} ${most}`;
 }
 
-function labelled(field, control, extra = "") {
-  return h("label", { class: `setting ${field.kind} ${extra}`, title: "" }, h("span", { class: "name" }, field.label, unitOf(field)), control, field.help ? h("small", {}, field.help) : null);
+let named = 0;
+
+// Its label names a control, and its help describes it: a screen reader says the help after the name, and only
+// where asked. The two ends of a range are named apart.
+export function labelled(field, control, extra = "") {
+  const id = `setting-${++named}`;
+  const name = h("span", { class: "name", id }, field.label, unitOf(field)), help = field.help ? h("small", { id: `${id}-help` }, field.help) : null;
+  const controls = [control, ...control.querySelectorAll("input, select, textarea")].filter((one) => one.matches("input, select, textarea"));
+  const unnamed = controls.filter((one) => !one.hasAttribute("aria-label"));
+  for (const [place, one] of unnamed.entries()) {
+    if (unnamed.length === 1) one.setAttribute("aria-labelledby", id);
+    else one.setAttribute("aria-label", `${field.label}, ${place ? "high" : "low"} end`);
+  }
+  for (const one of controls) {
+    if (help) one.setAttribute("aria-describedby", help.id);
+  }
+  return h("label", { class: `setting ${field.kind} ${extra}`, title: "" }, name, control, help);
+}
+
+// Several controls under one name.
+export function grouped(field, control) {
+  const id = `setting-${++named}`;
+  return h("div", { class: `setting ${field.kind}`, role: "group", "aria-labelledby": id }, h("span", { class: "name", id }, field.label, unitOf(field)), control, h("small", {}, field.help));
 }
 
 function simple(field, control, parse) {
@@ -163,8 +184,7 @@ const KINDS = {
   several(field) {
     const boxes = field.options.map((one) => h("input", { type: "checkbox", value: one, checked: (field.value ?? []).includes(one) }));
     const control = h("span", { class: "boxes" }, boxes.map((box, i) => h("label", {}, box, field.options[i])));
-    const node = h("div", { class: "setting several" }, h("span", { class: "name" }, field.label, unitOf(field)), control, h("small", {}, field.help));
-    return { node, read: () => boxes.filter((box) => box.checked).map((box) => box.value) };
+    return { node: grouped(field, control), read: () => boxes.filter((box) => box.checked).map((box) => box.value) };
   },
   pair(field) {
     const given = field.value ?? ["", ""];
@@ -178,8 +198,7 @@ const KINDS = {
   shares(field) {
     const inputs = field.options.map((key) => h("input", { type: "text", inputmode: "decimal", value: field.value?.[key] === undefined ? "" : String(field.value[key]), placeholder: "–", autocomplete: "off" }));
     const control = h("span", { class: "shares" }, inputs.map((one, i) => h("label", {}, field.options[i], one)));
-    const node = h("div", { class: "setting shares" }, h("span", { class: "name" }, field.label, unitOf(field)), control, h("small", {}, field.help));
-    return { node, read: () => Object.fromEntries(field.options.map((key, i) => [key, number(inputs[i].value.trim())]).filter(([, value]) => value !== null)) };
+    return { node: grouped(field, control), read: () => Object.fromEntries(field.options.map((key, i) => [key, number(inputs[i].value.trim())]).filter(([, value]) => value !== null)) };
   },
   json(field) {
     const control = h("textarea", { rows: 3, spellcheck: false });

@@ -34,7 +34,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
   const after = h("div", {});
   const charts = panel("Curves");
   const images = panel(gallery.title);
-  const log = h("pre", {});
+  const log = h("pre", { tabindex: "0", role: "region", "aria-label": "Log" });
   const result = h("div", {});
   let size = -1, drawn = -Infinity, shown = "", ended = false, panelOfCurves = null;
 

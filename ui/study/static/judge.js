@@ -60,7 +60,7 @@ export async function judge(root, { asked, go, current }) {
   const judged = (await get(`${base}/judged`)).tasks;
   let place = judged.length; // of the pair on screen among the judged ones; behind the last for a new one
 
-  const prompt = h("p", { class: "prompt" });
+  const prompt = h("p", { class: "prompt", role: "heading", "aria-level": "1" });
   const count = h("span", { class: "soft", id: "count", role: "status" });
   const bar = h("progress", { max: 1, value: 0, "aria-label": "Progress" });
   const images = { left: h("img", { alt: "Left image", draggable: "false" }), right: h("img", { alt: "Right image", draggable: "false" }) };

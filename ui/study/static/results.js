@@ -29,7 +29,7 @@ function outcome(one, study, margin) {
 
 function byCategory(results) {
   const rows = results.categories.flatMap(({ category, questions }) => questions.map((one, place) => h("tr", { class: place ? "more" : "" }, h("td", {}, place ? "" : category), h("td", {}, QUESTIONS[one.question].name), h("td", { class: "figure" }, String(one.pairs)), h("td", { class: "wide" }, balance(one)), h("td", { class: "figure" }, percent(one.win_rate)), h("td", { class: "figure" }, interval(one.interval)), h("td", { class: "figure" }, signed(one.mean_opinion)))));
-  return h("section", { class: "card panel" }, h("h2", {}, "By category"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Question", "Pairs", "", "Wins", "95 % interval", "Mean opinion"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
+  return h("section", { class: "card panel" }, h("h2", {}, "By category"), h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Category", "Question", "Pairs", "Verdicts", "Wins", "95 % interval", "Mean opinion"].map((name) => h("th", {}, name)))), h("tbody", {}, rows))));
 }
 
 function raters(results, { code }) {

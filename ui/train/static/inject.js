@@ -1,7 +1,7 @@
 // Artifacts injected into clean images: the form, with a sample of each kind of operation on pixels.
 import { get, post } from "/static/api.js";
 import { h, panel, say } from "/static/dom.js";
-import { form } from "/static/runs/form.js";
+import { form, labelled } from "/static/runs/form.js";
 
 const API = "/api/train/inject";
 const FIRST = ["images", "source", "generator", "copies", "injection.kinds", "injection.seed"];
@@ -44,13 +44,12 @@ export async function inject(root) {
 // The selection in words, as `clinic inject --images` takes it.
 function images(field) {
   const control = h("input", { type: "text", placeholder: "all clean images of the training split", autocomplete: "off", spellcheck: false });
-  return { node: h("label", { class: "setting text" }, h("span", { class: "name" }, "clean images"), control,
-    h("small", {}, "Filters such as “source=real category=hand”, or a link to the Curate page. Images that are not known to be clean are left out.")), read: () => control.value.trim() };
+  return { node: labelled({ kind: "text", label: "Clean images", help: "Filters such as “source=real category=hand”, or a link to the Curate page. Images that are not known to be clean are left out." }, control), read: () => control.value.trim() };
 }
 
 function generators(field, choices) {
   const control = h("select", {}, [["", "none"], ...choices].map(([value, text]) => h("option", { value }, text)));
-  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, "generator"), control, h("small", {}, field.help)), read: () => control.value || null };
+  return { node: labelled({ kind: "choice", label: "Generator", help: field.help }, control), read: () => control.value || null };
 }
 
 function sample(kind, address) {

@@ -6,7 +6,7 @@ import { drawLabels, mapOf, mergedOf, pixels } from "/static/images.js";
 import { reliability } from "/static/diagrams.js";
 import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
-import { form } from "/static/runs/form.js";
+import { form, labelled } from "/static/runs/form.js";
 import { registerButton } from "/static/runs/register.js";
 import { inject } from "/static/train/inject.js";
 import { curvesPanel, drawChecks, facts, flat, overlaid, pill, renamable, runList, runView, starter } from "/static/runs/run.js";
@@ -106,7 +106,7 @@ async function fresh(root, { asked, go }) {
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/train" }, "← Train")), h("h1", {}, "New training"),
     h("p", { class: "lead" }, "Publishes a snapshot, trains a detector on it, and compares this candidate with the champion if there is one. You can close this page; the run continues on the server."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "recipe"), preset, h("small", {}, recipe.help)), made.node),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, labelled({ kind: "choice", label: "Recipe", help: recipe.help }, preset), made.node),
       h("div", { class: "side" }, contents, preflight, start.node)));
   look();
 }
@@ -131,7 +131,7 @@ function starts(field, choices) {
       : chosen?.help ?? "There is no champion to continue from: choose what training starts from.";
   }
   show();
-  const node = h("label", { class: "setting choice" }, h("span", { class: "name" }, "start from"), h("span", { class: "starts" }, control, path), h("small", {}, mark, " ", help));
+  const node = labelled({ kind: "choice", label: "Start from", help: [mark, " ", help] }, h("span", { class: "starts" }, control, path));
   return { node, read: () => (control.value === OTHER ? path.value.trim() : control.value || null) };
 }
 
@@ -229,7 +229,7 @@ function compared(one, against) {
       ...names.map((name) => h("tr", {}, h("td", {}, metric(name)), cell(mine, name), against ? cell(theirs, name) : null, against ? h("td", { class: "figure" }, changed(mine, theirs, name)) : null))];
   });
   if (!rows.length) return nothing("Not measured yet. Run clinic detectors --measure.");
-  return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, ""), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)), glossary([...new Set(splits.flatMap(([, , names]) => names))]));
+  return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, "Metric"), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)), glossary([...new Set(splits.flatMap(([, , names]) => names))]));
 }
 
 // Offers to measure both on the same images where the champion was measured on others.

@@ -1,7 +1,7 @@
 // An instance for a generator to learn (DreamBooth): the form, and its run up to “Treat these layers”.
 import { currentSession, get, post } from "/static/api.js";
 import { h, nothing, panel, say } from "/static/dom.js";
-import { form } from "/static/runs/form.js";
+import { form, labelled } from "/static/runs/form.js";
 import { drawChecks, runView, starter } from "/static/runs/run.js";
 
 const API = "/api/treat/instances";
@@ -50,14 +50,13 @@ export async function learn(root, { go }) {
 
 function generators(field, choices) {
   const control = h("select", {}, choices.map(([value, text]) => h("option", { value }, text)));
-  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, "generator"), control, h("small", {}, "The generator that learns the instance.")), read: () => control.value || null };
+  return { node: labelled({ kind: "choice", label: "Generator", help: "The generator that learns the instance." }, control), read: () => control.value || null };
 }
 
 // The selection in words, as `clinic inject --images` takes it.
 function selection() {
   const control = h("input", { type: "text", placeholder: "none: the folder above", autocomplete: "off", spellcheck: false });
-  return { node: h("label", { class: "setting text" }, h("span", { class: "name" }, "images of the catalog"), control,
-    h("small", {}, "Instead of a folder: filters such as “source=imported category=dog”, or a link to the Curate page.")), read: () => control.value.trim() };
+  return { node: labelled({ kind: "text", label: "Images of the catalog", help: "Instead of a folder: filters such as “source=imported category=dog”, or a link to the Curate page." }, control), read: () => control.value.trim() };
 }
 
 export async function instance(root, { asked }) {

@@ -5,7 +5,7 @@ import { figure, when } from "/static/format.js";
 import { drawHeatAt, mapOf, pixels } from "/static/images.js";
 import { glossary, metric } from "/static/metrics.js";
 import { router } from "/static/router.js";
-import { form } from "/static/runs/form.js";
+import { form, grouped, labelled } from "/static/runs/form.js";
 import { registerButton } from "/static/runs/register.js";
 import { play } from "/static/treat/play.js";
 import { instance, learn } from "/static/treat/instance.js";
@@ -71,10 +71,10 @@ async function fresh(root, { asked, go }) {
   const made = form(described.fields, {
     first: FIRST, changed, unused: UNUSED,
     replace: {
-      generator: (field) => picked(field, "generator", described.choices.generator, null),
-      detector: (field) => picked(field, "detector", described.choices.detector, "the champion"),
-      prompts: (field) => prompts(field, "training prompts", described.categories, changed),
-      judge: (field) => prompts(field, "evaluation prompts", described.categories, changed),
+      generator: (field) => picked(field, "Generator", described.choices.generator, null),
+      detector: (field) => picked(field, "Detector", described.choices.detector, "the champion"),
+      prompts: (field) => prompts(field, "Training prompts", described.categories, changed),
+      judge: (field) => prompts(field, "Evaluation prompts", described.categories, changed),
     },
   });
   const preset = h("select", { onchange: () => go({ ...chosen, new: 1, preset: preset.value }, { replace: true }) },
@@ -104,7 +104,7 @@ async function fresh(root, { asked, go }) {
 
   root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, asked.instance ? "Treat a learned instance" : "New treatment"),
     h("p", { class: "lead" }, "Writes prompts, trains a LoRA, verifies it in a fresh pipeline, and compares before and after on held-out prompts. You can close this page; the run continues on the server."),
-    h("div", { class: "two wide" }, h("section", { class: "card panel" }, h("label", { class: "setting choice" }, h("span", { class: "name" }, "preset"), preset, h("small", {}, "A recipe, or a published objective with its settings.")), made.node),
+    h("div", { class: "two wide" }, h("section", { class: "card panel" }, labelled({ kind: "choice", label: "Preset", help: "A recipe, or a published objective with its settings." }, preset), made.node),
       h("div", { class: "side" }, preflight, start.node)));
   look();
 }
@@ -112,13 +112,13 @@ async function fresh(root, { asked, go }) {
 function picked(field, label, choices, none) {
   const options = [...(none ? [["", none]] : []), ...choices];
   const control = h("select", {}, options.map(([value, text]) => h("option", { value, selected: value === (field.value ?? "") }, text)));
-  return { node: h("label", { class: "setting choice" }, h("span", { class: "name" }, label), control, h("small", {}, field.help)), read: () => control.value || null };
+  return { node: labelled({ kind: "choice", label, help: field.help }, control), read: () => control.value || null };
 }
 
 // Where prompts come from: the hard categories' own, categories by name, or a file or text of them.
 function prompts(field, label, categories, changed) {
   const value = field.value;
-  const source = h("select", {}, [["hard", "written for the hard categories"], ["category", "written for these categories"], ["given", "these prompts"]].map(([one, text]) => h("option", { value: one, selected: one === value.source }, text)));
+  const source = h("select", { "aria-label": `${label}: source` }, [["hard", "written for the hard categories"], ["category", "written for these categories"], ["given", "these prompts"]].map(([one, text]) => h("option", { value: one, selected: one === value.source }, text)));
   const named = h("input", { type: "text", value: value.categories.join(", "), placeholder: categories.join(", ") || "hand, face", "aria-label": "Categories" });
   const each = h("input", { type: "text", inputmode: "decimal", value: String(value.per_category), "aria-label": "Prompts per category" });
   const texts = h("textarea", { rows: 5, placeholder: "one prompt per line", "aria-label": "Prompts" });
@@ -139,7 +139,7 @@ function prompts(field, label, categories, changed) {
   source.addEventListener("change", settle);
   settle();
   return {
-    node: h("div", { class: "setting prompts" }, h("span", { class: "name" }, label), h("div", { class: "stackform" }, source, named, perCategory, given), h("small", {}, field.help)),
+    node: grouped({ kind: "prompts", label, help: field.help }, h("div", { class: "stackform" }, source, named, perCategory, given)),
     read: () => ({ source: source.value, categories: named.value.split(",").map((one) => one.trim()).filter(Boolean), per_category: Number(each.value), texts: texts.value.split("\n").map((one) => one.trim()).filter(Boolean), seed: value.seed }),
   };
 }

@@ -13,6 +13,24 @@ function navigation(areas) {
   return h("nav", { "aria-label": "Areas" }, areas.map(({ path, title }) => h("a", { href: path, "aria-current": here === path ? "page" : null }, title)));
 }
 
+// The first Tab stop of a page: past the bar, to what the page is about.
+function skipLink() {
+  return h("a", { class: "skip", href: "#content", onclick: (event) => {
+    event.preventDefault();
+    const shown = [...document.querySelectorAll("[data-content], main, [role=main]")].find((one) => one.checkVisibility());
+    if (!shown) return;
+    if (!shown.hasAttribute("tabindex")) shown.tabIndex = -1;
+    shown.focus();
+    shown.scrollIntoView({ block: "nearest" });
+  } }, "Skip to content");
+}
+
+// On a narrow screen the navigation scrolls sideways: the page's own area is brought into view.
+function showCurrent(nav) {
+  const link = nav.querySelector("[aria-current]");
+  if (link) nav.scrollLeft = link.offsetLeft - (nav.clientWidth - link.offsetWidth) / 2;
+}
+
 async function leave() {
   await post("/api/logout");
   const here = location.pathname.replace(/(.)\/$/, "$1") + location.search + location.hash;
@@ -47,11 +65,13 @@ function watchForFirstAccount(bar, banner) {
 async function draw() {
   const session = await currentSession();
   const worker = h("span", { class: "worker", role: "status" }, h("span"));
+  const nav = navigation(session.areas);
   const bar = h("header", { class: "clinic-bar" },
-    brand(), navigation(session.areas), h("span", { class: "gap" }), worker,
+    skipLink(), brand(), nav, h("span", { class: "gap" }), worker,
     session.local ? h("span", { class: "who" }, session.name) : h("a", { class: "who", href: "/account", title: `Signed in as ${session.name}: password and sessions` }, session.name),
     h("button", { type: "button", onclick: leave }, "Sign out"));
   document.body.prepend(bar);
+  new ResizeObserver(() => showCurrent(nav)).observe(nav);
   if (session.local) {
     const banner = h("div", { class: "clinic-banner" }, "There are no accounts yet: only this computer can connect, and anyone with the start-up link has full access. Add people with ", h("code", {}, "clinic users add"), " or on the Admin desk.");
     bar.after(banner);
