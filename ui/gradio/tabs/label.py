@@ -11,10 +11,10 @@ from dataengine.masks import PackedMap
 from pipelines.services.annotation import Annotation, skip_image, submit_answer
 from pipelines.services.images.tasks import LabellingTask, count_waiting, keep_drawing, take_task
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import checked
 from ui.gradio.mask_editor import ArtifactMaskEditor
 from ui.gradio.place import Place, person, plain
 from ui.web.access import roles
+from ui.web.gradio_kit import checked
 
 ANNOTATORS = roles("annotator", "curator")
 LABELLING = "labelling"

@@ -22,7 +22,7 @@ LISTED = 6
 MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:$]")
 
 HEAD = """<link rel="icon" href="/static/mark.svg">
-<link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/admin/gradio.css">
+<link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/gradio.css">
 <script type="module" src="/static/shell.js"></script>"""
 
 READING: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
