@@ -205,5 +205,5 @@ def in_order_of_arrival(text: str) -> Select[Any] | None:
         return None
     source = sql_text("prompt_search CROSS JOIN prompt_search_ids AS found ON found.id = prompt_search.rowid")
     matches = sql_text("prompt_search MATCH :fts5").bindparams(fts5=to_fts5(search))
-    found: Select[Any] = select(ARRIVAL.label("key"), FOUND.label("image_id"))
-    return found.select_from(source).where(matches)
+    columns: list[Any] = [ARRIVAL.label("key"), FOUND.label("image_id")]
+    return select(*columns).select_from(source).where(matches)

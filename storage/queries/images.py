@@ -308,7 +308,7 @@ def _bounds(image_filter: ImageFilter, detector_id: str | None) -> list[ColumnEl
     predictions = tables.predictions.c
     # An index cannot be searched for a sum, so SQLite uses the one that gives the order by uncertainty.
     highest = predictions.max if image_filter.order == "max" else predictions.max + 0.0
-    bounds = [highest.between(image_filter.lowest, image_filter.highest)]
+    bounds: list[ColumnElement[bool]] = [highest.between(image_filter.lowest, image_filter.highest)]
     return bounds if detector_id is None else [predictions.detector_id == detector_id, *bounds]
 
 

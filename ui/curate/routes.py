@@ -69,7 +69,7 @@ class Wanted(ImageQuery):
     def page_filter(self) -> ImageFilter:
         """The filter as the catalog takes it, in the page's order."""
         default: Order = "newest" if self.search else "uncertainty"
-        return self.filter(default if self.sort in (None, "disagreement") else self.sort)
+        return self.filter(default if self.sort is None or self.sort == "disagreement" else self.sort)
 
     def cursor(self) -> Cursor | None:
         """The start of the page. Raises `InputRefused`."""
