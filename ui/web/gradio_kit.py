@@ -26,7 +26,7 @@ HEAD = """<link rel="icon" href="/static/mark.svg">
 <script type="module" src="/static/shell.js"></script>"""
 
 READING: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-"""How events that only read are bound: one request, where Gradio's queue takes two and a stream."""
+"""How events that answer at once are bound: one request, where Gradio's queue takes two and a stream."""
 
 SHOWN: dict[str, Any] = {"buttons": [], "wrap": True}
 """How tables are shown."""
