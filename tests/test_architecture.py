@@ -319,7 +319,7 @@ def test_modules_stay_short() -> None:
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
-        ("ui.server", ("torch", "transformers", "diffusers")),
+        ("ui.server", ("torch", "transformers", "diffusers", "gradio")),
         ("app", ("torch", "transformers", "diffusers", "gradio", "dbos", "sqlalchemy")),
         ("storage.workspace", ("torch", "gradio", "dbos")),
         ("pipelines.services.jobs", ("torch", "gradio")),

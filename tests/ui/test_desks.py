@@ -14,7 +14,7 @@ from storage.queries.audit import AuditFilter
 from storage.workspace import Workspace
 from tests.ui.conftest import PASSWORD
 from ui.admin import people, system
-from ui.admin.gradio_kit import ago, plain, short, size
+from ui.web.gradio_kit import ago, plain, short, size
 
 
 def test_the_first_account_must_be_admin_and_one_always_stays(bare: Workspace) -> None:

@@ -11,8 +11,8 @@ from dataengine.errors import InputRefused
 from pipelines.services.admin import audit
 from storage.queries.audit import AuditFilter
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import READING, SHOWN, checked, when
 from ui.web.access import ADMINS
+from ui.web.gradio_kit import READING, SHOWN, checked, when
 
 PAGE = 50
 EVENTS = ("time", "who", "what", "subject", "details")

@@ -10,8 +10,8 @@ from dataengine.errors import InputRefused
 from dataengine.records import LabelClass
 from pipelines.services.admin import classes
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import READING, SHOWN, acting, checked, plain
 from ui.web.access import ADMINS
+from ui.web.gradio_kit import READING, SHOWN, acting, checked, plain
 
 CLASSES = ("place", "name", "colour", "state", "value in label maps")
 QUIET: dict[str, Any] = {"show_progress": "hidden"}

@@ -11,8 +11,8 @@ from ui.web.policy import GRADIO
 
 def mount_admin(app: FastAPI, site: Site) -> None:
     """Build the Gradio app and mount it."""
-    from ui.admin.gradio_kit import mount
     from ui.admin.routes import build_admin_desk
+    from ui.web.gradio_kit import mount
 
     mount(app, DESK.path, build_admin_desk(site), ADMINS)
 

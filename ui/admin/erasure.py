@@ -10,8 +10,8 @@ from dataengine.errors import InputRefused
 from pipelines.services.admin import maintenance
 from pipelines.services.admin.maintenance import Erased
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import READING, SHOWN, acting, checked
 from ui.web.access import ADMINS
+from ui.web.gradio_kit import READING, SHOWN, acting, checked
 
 REMAINS = ("what", "name", "what you can do")
 COUNTS = ("what", "number")

@@ -13,8 +13,8 @@ from pipelines.services.admin.endpoint_tests import KIND_HELP, check_endpoint, c
 from pipelines.services.endpoints import KINDS, TAGS, add_endpoint, remove_endpoint
 from storage.queries.uses import uses_of_detector, uses_of_generator
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import READING, SHOWN, acting, checked, plain, when
 from ui.web.access import ADMINS
+from ui.web.gradio_kit import READING, SHOWN, acting, checked, plain, when
 
 ENDPOINTS = ("kind", "name", "location", "tags", "registered")
 MODELS = ("what", "name", "state", "made", "id")

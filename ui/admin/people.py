@@ -9,9 +9,9 @@ from dataengine.errors import InputRefused
 from dataengine.records import ROLES
 from pipelines.services.admin import users
 from pipelines.services.admin.users import Account
-from ui.admin.gradio_kit import READING, SHOWN, acting, ago, checked, when
 from ui.web.access import ADMINS
 from ui.web.desk import Site
+from ui.web.gradio_kit import READING, SHOWN, acting, ago, checked, when
 
 PEOPLE = ("name", "roles", "state", "last seen", "browsers", "labels", "reviews", "votes", "created")
 SESSIONS = ("browser", "since", "until")

@@ -5,11 +5,11 @@ import gradio as gr
 from ui.admin.audit import audit_tab
 from ui.admin.classes import classes_tab
 from ui.admin.erasure import erasure_tab
-from ui.admin.gradio_kit import desk, heading
 from ui.admin.models import models_tab
 from ui.admin.people import people_tab
 from ui.admin.system import system_tab
 from ui.web.desk import Site
+from ui.web.gradio_kit import desk, heading
 
 
 def build_admin_desk(site: Site) -> gr.Blocks:

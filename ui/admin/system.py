@@ -12,7 +12,8 @@ from pipelines.services.admin import backups, worker_logs
 from pipelines.services.queue import workers_alive
 from storage.queries.overview import overview
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import (
+from ui.web.access import ADMINS
+from ui.web.gradio_kit import (
     POLL_SECONDS,
     READING,
     SHOWN,
@@ -25,7 +26,6 @@ from ui.admin.gradio_kit import (
     size,
     when,
 )
-from ui.web.access import ADMINS
 
 WORKERS = ("worker", "devices", "job", "last heartbeat")
 FILES = ("file", "size", "written")

@@ -4,10 +4,10 @@ from typing import Any
 
 import gradio as gr
 
-from ui.admin.gradio_kit import checked, desk
 from ui.gradio.place import Place
 from ui.gradio.tabs import diagnose, hard_cases, label, retrain, treat
 from ui.web.access import IMAGE_VIEWERS, may
+from ui.web.gradio_kit import checked, desk
 
 WAITING = 48
 """Calls that may wait in Gradio's queue; whoever comes after that is told that it is full."""

@@ -1,7 +1,8 @@
 """`ArtifactMaskEditor`: the canvas of the annotation page as a Gradio component."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,23 +107,27 @@ class ArtifactMaskEditor(gr.HTML):
         )
 
     def preprocess(self, payload: MaskEditorData | None) -> MaskEditorValue | None:
-        """The editor's value as NumPy arrays. Raises `gr.Error` for one that is malformed."""
+        """The editor's value as NumPy arrays. Raises `gr.Error` for one that is malformed; an image or a
+        confidence map that cannot be decoded raises it when it is first asked for."""
         if payload is None or payload.image is None:
             return None
         with refusals():
             classes = values.check_classes(self.classes if payload.classes is None else payload.classes)
-            image = values.read_image(_bytes_of(payload.image))
-            size = (image.shape[0], image.shape[1])
+            image, size = values.image_file(_bytes_of(payload.image))
             labels, confidence = payload.label_map, payload.confidence
-            return MaskEditorValue(
-                image=image,
-                label_map=values.read_labels(
+            parts = {
+                "label_map": values.read_labels(
                     _bytes_of(labels) if isinstance(labels, FileData) else labels, size, len(classes)
                 ),
-                classes=classes,
-                confidence=values.read_confidence(_bytes_of(confidence), size) if confidence else None,
-                threshold=self._threshold(payload.threshold),
-            )
+                "classes": classes,
+                "threshold": self._threshold(payload.threshold),
+            }
+        later = {"image": partial(values.read_image, image)}
+        if confidence is None:
+            parts["confidence"] = None
+        else:
+            later["confidence"] = partial(values.read_confidence, _bytes_of(confidence), size)
+        return MaskEditorValue(parts, {name: partial(_asked, read) for name, read in later.items()})
 
     def postprocess(self, value: Any) -> MaskEditorData | None:
         """The value for the page. Raises `gr.Error` for one that cannot be used."""
@@ -181,6 +186,12 @@ class ArtifactMaskEditor(gr.HTML):
 # Gradio writes a stub beside the module of every component; type checkers would read it instead of this file.
 with suppress(OSError):
     Path(__file__).with_suffix(".pyi").unlink(missing_ok=True)
+
+
+def _asked(read: Callable[[], Any]) -> Any:
+    """A part that is decoded now. Raises `gr.Error`."""
+    with refusals():
+        return read()
 
 
 def _bytes_of(file: FileData) -> bytes:

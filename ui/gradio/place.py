@@ -13,7 +13,7 @@ from dataengine.records import Report
 from pipelines.services.preflight import Check, on_a_gpu
 from pipelines.services.queue import workers_alive
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import acting
+from ui.web.gradio_kit import acting
 
 GUEST = "guest"
 """Whoever opens a Space without a password; each browser session is a person of its own."""

@@ -8,9 +8,9 @@ import pandas as pd
 
 from pipelines.services import queue, runs
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import when
 from ui.gradio.place import plain
 from ui.runs.routes import run_rows
+from ui.web.gradio_kit import when
 
 LISTED = 50
 BAR = 24

@@ -12,13 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dataengine.bounds import IMAGE_BYTES
 from dataengine.records import ROLES
 from storage.workspace import Workspace
-from ui.admin import desk as admin_desk
 from ui.gradio.place import GUEST, Place
 from ui.web.pages import STATIC
 from ui.web.sessions import Person
 
 USER, PASSWORD = "clinic", "CLINIC_PASSWORD"
-STYLES = (STATIC / "style.css", admin_desk.DESK.folder / "static" / "gradio.css")
+STYLES = (STATIC / "style.css", STATIC / "gradio.css")
 GUESTS = Person(name=GUEST, roles=tuple(role for role in ROLES if role != "admin"), csrf="", token="")
 
 
@@ -36,8 +35,8 @@ class EverybodyIsGuest:
 
 def serve_space(workspace: Workspace, host: str = "0.0.0.0", port: int = 7860) -> None:
     """Serve the app until interrupted."""
-    from ui.admin.gradio_kit import theme, tune_queue
     from ui.gradio.app import build_app
+    from ui.web.gradio_kit import theme, tune_queue
 
     blocks = build_app(Place(workspace=workspace, desks=False))
     tune_queue(blocks)

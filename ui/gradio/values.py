@@ -6,8 +6,8 @@ Images are uint8 `HWC` RGB, label maps uint8 `HW` (0 is nothing, i the i-th clas
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from PIL import Image as PilImage
 
 from dataengine.bounds import MAX_PIXELS
 from dataengine.errors import ImageRefused, InputRefused, MaskRefused
-from dataengine.images import as_shown, decode, decode_layers, encode_png, stored_size
+from dataengine.images import as_shown, decode, decode_layers, stored_size
 from dataengine.masks import MAX_CLASS, Confidence, LabelMap, PackedMap, check_label_map, dequantise, quantise
 
 Size = tuple[int, int]
@@ -28,18 +28,28 @@ SUFFIXES = {b"\x89PNG": "png", b"\xff\xd8": "jpg", b"RIFF": "webp", b"GIF8": "gi
 WRITABLE = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 
 
-class MaskEditorValue(TypedDict):
-    """What an event handler is given."""
+class MaskEditorValue(Mapping[str, Any]):
+    """What an event handler is given: a mapping with the keys `PARTS`.
 
-    image: NDArray[np.uint8]
-    """uint8 `HWC` RGB."""
-    label_map: LabelMap
-    """uint8 `HW`: 0 is nothing, i the i-th class."""
-    classes: list[str]
-    confidence: Confidence | None
-    """float32 `HW` in [0, 1]."""
-    threshold: float
-    """Confidence from which a region is a suggestion."""
+    `image` is uint8 `HWC` RGB; `label_map` uint8 `HW`, 0 is nothing, i the i-th class; `classes` their names;
+    `confidence` float32 `HW` in [0, 1] or None; `threshold` the confidence from which a region is suggested.
+    Parts in `later` are decoded when they are first asked for: most handlers read the label map alone.
+    """
+
+    def __init__(self, parts: Mapping[str, Any], later: Mapping[str, Callable[[], Any]]) -> None:
+        self._parts = dict(parts)
+        self._later = dict(later)
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._parts:
+            self._parts[name] = self._later[name]()
+        return self._parts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PARTS)
+
+    def __len__(self) -> int:
+        return len(PARTS)
 
 
 def parts_of(value: Any) -> dict[str, Any]:
@@ -99,7 +109,7 @@ def confidence_file(confidence: bytes | NDArray[Any] | PilImage.Image, size: Siz
         levels = quantise(confidence)
     if levels.shape != size:
         raise MaskRefused(f"confidence map is {levels.shape} (height, width), but its image is {size}")
-    return encode_png(levels)
+    return _png(PilImage.fromarray(levels))
 
 
 def read_image(data: bytes) -> NDArray[np.uint8]:

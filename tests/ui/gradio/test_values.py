@@ -15,7 +15,7 @@ from gradio.exceptions import InvalidPathError
 from PIL import Image as Picture
 
 from dataengine.bounds import MAX_PIXELS
-from ui.gradio import assets, wheel
+from ui.gradio import assets, values, wheel
 from ui.gradio.mask_editor import ArtifactMaskEditor, MaskEditorData
 
 SIZE = (48, 64)
@@ -152,6 +152,45 @@ def test_a_malformed_payload_is_refused(
     assert sent is not None
     with pytest.raises(gr.Error, match=words):
         editor.preprocess(MaskEditorData(**(sent.model_dump() | change)))
+
+
+def test_pixels_are_decoded_when_a_handler_asks_for_them(
+    editor: ArtifactMaskEditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+    kept = values.decode
+    monkeypatch.setattr(values, "decode", lambda data: decoded.append(len(data)) or kept(data))
+    value = round_trip(editor, {"image": IMAGE, "label_map": LABELS, "confidence": np.full(SIZE, 0.5)})
+    assert (value["label_map"] == LABELS).all() and list(value) == list(values.PARTS) and not decoded
+    assert (value["image"] == IMAGE).all() and value["image"] is value["image"] and len(decoded) == 1
+    assert {**value}["confidence"].shape == SIZE and value.get("mask") is None
+    with pytest.raises(KeyError):
+        value["mask"]
+
+
+@pytest.mark.parametrize("part", ["image", "confidence"])
+def test_a_file_that_ends_early_is_refused_when_it_is_asked_for(
+    editor: ArtifactMaskEditor, part: str, tmp_path: Path
+) -> None:
+    sent = editor.postprocess({"image": IMAGE, "confidence": np.full(SIZE, 0.5), "label_map": LABELS})
+    assert sent is not None
+    given = sent.model_dump()
+    whole = Path(given[part]["path"]).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    value = editor.preprocess(MaskEditorData(**given | {part: {"path": str(tmp_path / "cut.png")}}))
+    assert value is not None and (value["label_map"] == LABELS).all()
+    for _ in range(2):
+        with pytest.raises(gr.Error):
+            value[part]
+
+
+def test_an_upload_that_exif_turns_has_its_size_as_shown(editor: ArtifactMaskEditor, tmp_path: Path) -> None:
+    exif = Picture.Exif()
+    exif[0x0112] = 6
+    (tmp_path / "own.jpg").write_bytes(png(IMAGE, "JPEG", exif=exif))
+    value = editor.preprocess(MaskEditorData(image={"path": str(tmp_path / "own.jpg")}))
+    assert value is not None and value["label_map"].shape == SIZE[::-1]
+    assert value["image"].shape == (*SIZE[::-1], 3)
 
 
 def test_nothing_is_nothing(editor: ArtifactMaskEditor) -> None:

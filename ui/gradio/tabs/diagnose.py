@@ -18,9 +18,9 @@ from pipelines.services.standalone.uploads import (
     repair_uploads,
 )
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import checked
 from ui.gradio.place import ANY, Place, figure, percent, plain, report_to
 from ui.web.access import roles
+from ui.web.gradio_kit import checked
 
 DIAGNOSING = roles("curator", "engineer")
 COLUMNS = ("image", "verdict", "confidence", "after repair", "flagged area", "regions", "remark")

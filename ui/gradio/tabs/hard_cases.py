@@ -8,9 +8,9 @@ import pandas as pd
 from dataengine.errors import InputRefused
 from pipelines.services.categories import Ask, category_report, detectors_to_try, send_to_people
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import checked
 from ui.gradio.place import ANY, Place, figure, percent, person
 from ui.web.access import roles
+from ui.web.gradio_kit import checked
 
 SELECTING = roles("curator", "engineer")
 COLUMNS = ("category", "images", "mean confidence", "90th percentile", "above threshold", "test", "p (Holm)")

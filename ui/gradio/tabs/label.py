@@ -2,6 +2,7 @@
 
 import base64
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
@@ -11,10 +12,10 @@ from dataengine.masks import PackedMap
 from pipelines.services.annotation import Annotation, skip_image, submit_answer
 from pipelines.services.images.tasks import LabellingTask, count_waiting, keep_drawing, take_task
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import checked
 from ui.gradio.mask_editor import ArtifactMaskEditor
 from ui.gradio.place import Place, person, plain
 from ui.web.access import roles
+from ui.web.gradio_kit import READING, checked
 
 ANNOTATORS = roles("annotator", "curator")
 LABELLING = "labelling"
@@ -45,7 +46,7 @@ def build(place: Place, tab: gr.Tab) -> None:
 
     @checked(ANNOTATORS, LABELLING)
     def answer(
-        value: dict[str, Any] | None, task: dict[str, Any] | None, request: gr.Request
+        value: Mapping[str, Any] | None, task: dict[str, Any] | None, request: gr.Request
     ) -> tuple[Any, ...]:
         name = person(request, ANNOTATORS, LABELLING)
         submit_answer(workspace, annotation_of(value, task), name)
@@ -64,7 +65,7 @@ def build(place: Place, tab: gr.Tab) -> None:
         return next_task(workspace, name, seconds)
 
     @checked(ANNOTATORS, LABELLING)
-    def keep(value: dict[str, Any] | None, task: dict[str, Any] | None, request: gr.Request) -> None:
+    def keep(value: Mapping[str, Any] | None, task: dict[str, Any] | None, request: gr.Request) -> None:
         if value is None or task is None or not fits(value, task):
             return
         if task["drawn"] or value["label_map"].any():
@@ -72,14 +73,13 @@ def build(place: Place, tab: gr.Tab) -> None:
             keep_drawing(workspace, task["lease"], packed_text(value), spent(task), name)
 
     shown = [editor, task, lead]
-    quiet = {"show_progress": "hidden"}
-    start.click(begin, None, shown, api_name="next_image", **quiet)
-    tab.select(begin, None, shown, api_visibility="private", **quiet)
-    editor.submit(answer, [editor, task], shown, api_name="submit_label", **quiet)
-    clean.click(nothing_there, [task], shown, api_name="submit_clean", **quiet)
-    skip.click(decline, [task], shown, api_name="skip_image", **quiet)
+    start.click(begin, None, shown, api_name="next_image", **READING)
+    tab.select(begin, None, shown, api_visibility="private", **READING)
+    editor.submit(answer, [editor, task], shown, api_name="submit_label", **READING)
+    clean.click(nothing_there, [task], shown, api_name="submit_clean", **READING)
+    skip.click(decline, [task], shown, api_name="skip_image", **READING)
     # Every stroke reaches the server, so a session that ends loses no drawing.
-    editor.change(keep, [editor, task], None, api_name="save_draft", **quiet)
+    editor.change(keep, [editor, task], None, api_name="save_draft", **READING)
 
 
 def next_task(
@@ -122,7 +122,7 @@ def lead_of(task: LabellingTask, waiting: int) -> str:
 
 
 def annotation_of(
-    value: dict[str, Any] | None, task: dict[str, Any] | None, clean: bool = False
+    value: Mapping[str, Any] | None, task: dict[str, Any] | None, clean: bool = False
 ) -> Annotation:
     """The answer. Raises `InputRefused` without a task, for another image, and for an empty drawing."""
     task = required(task)
@@ -149,12 +149,12 @@ def required(task: dict[str, Any] | None) -> dict[str, Any]:
     return task
 
 
-def fits(value: dict[str, Any], task: dict[str, Any]) -> bool:
+def fits(value: Mapping[str, Any], task: dict[str, Any]) -> bool:
     """Whether a drawing has the size of the task's image."""
     return list(value["label_map"].shape) == task["size"]
 
 
-def packed_text(value: dict[str, Any]) -> str:
+def packed_text(value: Mapping[str, Any]) -> str:
     """The drawing as the annotation API takes it."""
     return base64.b64encode(PackedMap.of(value["label_map"]).data).decode()
 

@@ -9,10 +9,10 @@ from pipelines.config import TrainingRun
 from pipelines.services import preflight, runs
 from pipelines.services.detectors import objections_to, promote_detector, verdicts_on
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import checked
 from ui.gradio.place import ANY, SMALL, Place, check_lines, figure, person, plain, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
 from ui.web.access import ENGINEERS
+from ui.web.gradio_kit import checked
 
 SEEING, TRAINING, PROMOTING = "seeing trainings", "training detectors", "promoting detectors"
 

@@ -13,13 +13,13 @@ from pipelines.services import preflight, runs
 from pipelines.services.model_card import packed
 from pipelines.services.standalone.treatment import HELD_OUT
 from storage.workspace import Workspace
-from ui.admin.gradio_kit import checked, short
 from ui.gradio.place import ANY, SMALL, Place, check_lines, person, plain, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
 from ui.gradio.tabs.diagnose import generator_choices
 from ui.runs.routes import Settings
 from ui.treat import routes as treat_desk
 from ui.web.access import ENGINEERS
+from ui.web.gradio_kit import checked, short
 
 SEEING, TREATING = "seeing treatments", "treating generators"
 SHOWN = 12

@@ -22,11 +22,11 @@ LISTED = 6
 MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:$]")
 
 HEAD = """<link rel="icon" href="/static/mark.svg">
-<link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/admin/gradio.css">
+<link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/gradio.css">
 <script type="module" src="/static/shell.js"></script>"""
 
 READING: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
-"""How events that only read are bound: one request, where Gradio's queue takes two and a stream."""
+"""How events that answer at once are bound: one request, where Gradio's queue takes two and a stream."""
 
 SHOWN: dict[str, Any] = {"buttons": [], "wrap": True}
 """How tables are shown."""

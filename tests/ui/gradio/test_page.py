@@ -1,0 +1,59 @@
+"""The Gradio app in a browser, under the content policy of its path, in both themes."""
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import ConsoleMessage, Page, Request
+
+from storage.workspace import Workspace
+from ui.server import background
+
+pytestmark = pytest.mark.browser
+TABS = ("Diagnose and repair", "Hard cases", "Label")
+READY = "#label-editor [data-id=stage][data-ready=true]"
+LAYERS = "#label-editor [data-id=layers]"
+
+
+def draw_stroke(page: Page) -> None:
+    """A short stroke in the middle of the image."""
+    box = page.locator(LAYERS).bounding_box()
+    assert box
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y + 20, steps=4)
+    page.mouse.up()
+
+
+def test_every_tab_obeys_the_policy_and_an_answer_is_one_request(
+    workspace: Workspace, visiting: Callable[..., Page]
+) -> None:
+    said: list[str] = []
+    asked: list[str] = []
+
+    def note(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            said.append(message.text)
+
+    def count(request: Request) -> None:
+        if request.method == "POST":
+            asked.append(request.url.rpartition("/gradio_api/")[2])
+
+    with background(workspace) as where:
+        for number, scheme in enumerate(("light", "dark"), start=1):
+            page = visiting(where.url, "curator", "/gradio", scheme)
+            page.on("console", note)
+            page.reload()
+            for tab in TABS:
+                page.get_by_role("tab", name=tab).click()
+            page.wait_for_selector(READY)
+            shown = page.locator(LAYERS).get_attribute("data-image")
+            page.on("request", count)
+            draw_stroke(page)
+            page.locator("#label-editor").get_by_role("button", name="Submit").click()
+            page.wait_for_function(
+                f"before => document.querySelector('{LAYERS}').dataset.image !== before", arg=shown
+            )
+            with workspace.catalog(read_only=True) as catalog:
+                assert len({label.image_id for label in catalog.labels.by("curator")}) == number
+    assert not said and asked and set(asked) == {"run/predict"}, (said, asked)
