@@ -20,8 +20,8 @@ from tests.ui.views import View, fill, views
 
 LOOKS = ("light", "dark", "phone")
 HEIGHT, GAP, TITLE = 330, 12, 18
-ROWS = 6
-QUALITY = 70
+ROWS = 4
+QUALITY = 60
 
 
 def main(target: Path) -> None:

@@ -190,7 +190,15 @@ def fill(workspace: Workspace) -> str:
 def done(id: str, kind: str, args: dict, at: float) -> Job:
     """A job that took 250 seconds."""
     return Job(
-        id=id, kind=kind, args=args, state="succeeded", progress=1, created=at, started=at, finished=at + 250
+        id=id,
+        kind=kind,
+        args=args,
+        state="succeeded",
+        progress=1,
+        result={"detector": "d1"},
+        created=at,
+        started=at,
+        finished=at + 250,
     )
 
 
