@@ -20,6 +20,8 @@ from tests.bench.mask_editor_app import STROKE_END, STROKE_STEP
 
 LAYERS = "[data-id=layers]"
 READY = "[data-id=stage][data-ready=true]"
+PATIENCE = 600
+"""Seconds after which something is broken, also on a busy machine."""
 
 
 def figures() -> list[Figure]:
@@ -67,7 +69,7 @@ def app(side: int, file: Path) -> Iterator[str]:
         yield url
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(PATIENCE)
 
 
 def open_editor(browser: Browser, url: str, *scripts: str) -> Page:
@@ -76,7 +78,7 @@ def open_editor(browser: Browser, url: str, *scripts: str) -> Page:
     for script in scripts:
         context.add_init_script(script)
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(1000 * PATIENCE)
     page.goto(url)
     page.wait_for_selector(f"{READY}:not([data-regions='0'])")
     return page
@@ -122,9 +124,10 @@ def lost_strokes(browser: Browser, scratch: Path, submits: int) -> int:
             page.mouse.move(layers["x"] + scale * (STROKE_END + 2), y, steps=5)
             page.mouse.up()
             page.mouse.click(keep["x"] + keep["width"] / 2, keep["y"] + keep["height"] / 2)
-            for _ in range(1200):
-                if file.exists() and len(file.read_text().splitlines()) > stroke:
-                    break
+            end = time.monotonic() + PATIENCE
+            while not file.exists() or len(file.read_text().splitlines()) <= stroke:
+                if time.monotonic() > end:
+                    raise RuntimeError(f"the app was not given stroke {stroke} within {PATIENCE} s")
                 time.sleep(0.05)
         page.context.close()
     values = [json.loads(line) for line in file.read_text().splitlines()]

@@ -115,14 +115,14 @@ class ArtifactMaskEditor(gr.HTML):
             classes = values.check_classes(self.classes if payload.classes is None else payload.classes)
             image, size = values.image_file(_bytes_of(payload.image))
             labels, confidence = payload.label_map, payload.confidence
-            parts = {
+            parts: dict[str, Any] = {
                 "label_map": values.read_labels(
                     _bytes_of(labels) if isinstance(labels, FileData) else labels, size, len(classes)
                 ),
                 "classes": classes,
                 "threshold": self._threshold(payload.threshold),
             }
-        later = {"image": partial(values.read_image, image)}
+        later: dict[str, Callable[[], Any]] = {"image": partial(values.read_image, image)}
         if confidence is None:
             parts["confidence"] = None
         else:

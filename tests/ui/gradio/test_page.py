@@ -8,7 +8,7 @@ from playwright.sync_api import ConsoleMessage, Page, Request
 from storage.workspace import Workspace
 from ui.server import background
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.gradio]
 TABS = ("Diagnose and repair", "Hard cases", "Label")
 READY = "#label-editor [data-id=stage][data-ready=true]"
 LAYERS = "#label-editor [data-id=layers]"
@@ -16,6 +16,7 @@ LAYERS = "#label-editor [data-id=layers]"
 
 def draw_stroke(page: Page) -> None:
     """A short stroke in the middle of the image."""
+    page.locator(LAYERS).hover()
     box = page.locator(LAYERS).bounding_box()
     assert box
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2

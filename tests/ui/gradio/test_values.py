@@ -157,9 +157,14 @@ def test_a_malformed_payload_is_refused(
 def test_pixels_are_decoded_when_a_handler_asks_for_them(
     editor: ArtifactMaskEditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decoded = []
-    kept = values.decode
-    monkeypatch.setattr(values, "decode", lambda data: decoded.append(len(data)) or kept(data))
+    decoded: list[int] = []
+    decode = values.decode
+
+    def counted(data: bytes) -> Any:
+        decoded.append(len(data))
+        return decode(data)
+
+    monkeypatch.setattr(values, "decode", counted)
     value = round_trip(editor, {"image": IMAGE, "label_map": LABELS, "confidence": np.full(SIZE, 0.5)})
     assert (value["label_map"] == LABELS).all() and list(value) == list(values.PARTS) and not decoded
     assert (value["image"] == IMAGE).all() and value["image"] is value["image"] and len(decoded) == 1
