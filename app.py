@@ -109,14 +109,14 @@ def app(call: Call, page: str = "") -> Any:
     from pipelines.cli.command import with_settings
     from pipelines.worker.supervisor import supervised_worker
     from ui.config import ServerConfig
-    from ui.server import print_link, serve
+    from ui.server import print_start, serve
 
     given = call.options
     defaults = ServerConfig(host=given.host, port=given.port).model_dump(mode="json")
     settings = ServerConfig.model_validate(with_settings(defaults, given.set))
     workspace = call.new_workspace
     with nullcontext() if given.no_worker else supervised_worker(workspace), suppress(KeyboardInterrupt):
-        serve(workspace, settings, lambda where: print_link(where.at(page) if page else where))
+        serve(workspace, settings, lambda where: print_start(where.at(page) if page else where, workspace))
     return {"workspace": workspace.path}
 
 
