@@ -1,4 +1,4 @@
-"""The program as `make app` starts it, over a folder that does not exist yet, and the browsers of its people."""
+"""`clinic app` over a folder that does not exist yet, with its worker, and the browsers of its people."""
 
 import os
 import re

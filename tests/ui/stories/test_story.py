@@ -163,8 +163,7 @@ def test_a_benchmark_is_frozen(story: Story) -> None:
         image = shown(annotator)
         annotator.locator("#clean").click()
         annotator.wait_for_function(
-            "(image) => document.querySelector('#layers').dataset.image !== image || !document.querySelector('#empty').hidden",
-            arg=image,
+            "(image) => layers.dataset.image !== image || !empty.hidden", arg=image
         )
     expect(annotator.locator("#outbox")).to_have_attribute("data-waiting", "0")
     page = story.at("curator", "/curate?view=benchmark")
