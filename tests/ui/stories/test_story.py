@@ -162,9 +162,7 @@ def test_a_benchmark_is_frozen(story: Story) -> None:
     while not annotator.get_by_text("Nothing to label right now").is_visible():
         image = shown(annotator)
         annotator.locator("#clean").click()
-        annotator.wait_for_function(
-            "(image) => layers.dataset.image !== image || !empty.hidden", arg=image
-        )
+        annotator.wait_for_function("(image) => layers.dataset.image !== image || !empty.hidden", arg=image)
     expect(annotator.locator("#outbox")).to_have_attribute("data-waiting", "0")
     page = story.at("curator", "/curate?view=benchmark")
     page.locator("#settle-agreed").click()

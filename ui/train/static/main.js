@@ -33,7 +33,7 @@ async function overview(root, { again }) {
       h("span", { class: "gap" }), h("a", { class: "button quiet", href: "?inject=1" }, "Inject artifacts"), h("a", { class: "button", href: "?new=1" }, "New training")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so training does not start. Start one with “clinic worker”."),
     champion(seen.champion, again),
-    panel("Detectors", detectors(seen, again), seen.detectors.length ? h("div", { class: "line" }, registerButton("detector", again)) : null), panel("Training runs", runList(seen.runs, "No standalone runs yet.")));
+    panel("Detectors", detectors(seen, again), seen.detectors.length ? h("div", { class: "line" }, registerButton("detector", again)) : null), panel("Training runs", runList(seen.runs, "No training runs yet. Those of a round are under Rounds.")));
 }
 
 function champion(one, again) {
