@@ -1,6 +1,7 @@
 """The program as a shell starts it: where it refuses to run, closed pipes, completion."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -111,3 +112,31 @@ def test_the_other_shells_get_every_command(shell: str, mark: str) -> None:
 
     assert mark in text
     assert not [command.name for command in COMMANDS if command.name not in text]
+
+
+@pytest.mark.timeout(240)
+def test_the_server_says_where_it_is_and_ends_on_an_interrupt(tmp_path: Path) -> None:
+    """`clinic gradio` runs what `clinic app` runs."""
+    words = [
+        "--workspace",
+        str(tmp_path / "w"),
+        "gradio",
+        "--port",
+        "0",
+        "--no-worker",
+        "--set",
+        "desks=false",
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", f"import sys, app; sys.exit(app.main({words}))"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
+        assert running.stdout is not None and running.stderr is not None
+        first = running.stdout.readline()
+        running.send_signal(signal.SIGINT)
+        problem = running.stderr.read()
+    assert first.startswith("Artifact Clinic: http://127.0.0.1:") and "/gradio?token=" in first, problem
+    assert "Traceback" not in problem, problem

@@ -68,7 +68,8 @@ def people_tab(site: Site, blocks: gr.Blocks) -> None:
 
     @checked(ADMINS, "seeing accounts")
     def load(request: gr.Request) -> list[Any]:
-        return shown()
+        first = not users.list_accounts(workspace)
+        return [*shown(), ["admin"] if first else ["annotator"]]
 
     @checked(ADMINS, "seeing accounts")
     def pick(name: str | None, request: gr.Request) -> list[Any]:
@@ -142,7 +143,7 @@ def people_tab(site: Site, blocks: gr.Blocks) -> None:
         gr.Info(f"Account {name} deleted. Labels, reviews and votes are kept.")
         return shown()
 
-    blocks.load(load, None, fields, api_name="overview", **READING)
+    blocks.load(load, None, [*fields, added_roles], api_name="overview", **READING)
     people.select(pick_row, None, fields, api_name=False, **READING)
     chosen.input(pick, [chosen], fields, api_name="account", **READING)
     added = [added_name, added_password]

@@ -117,7 +117,9 @@ def read_sheet(workspace: Workspace, study_id: str, name: str, text: str, actor:
         problems: list[str] = []
         skipped = 0
         for line, row in _rows(text, questions):
-            said = {question: (row.get(question) or "").strip().lower() for question in questions}
+            said: dict[str, str] = {
+                question: (row.get(question) or "").strip().lower() for question in questions
+            }
             task = (row.get("task") or "").strip()
             problem = _problem(task, said, tasks, answered, name)
             if problem:

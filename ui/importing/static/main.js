@@ -203,11 +203,11 @@ function outcome(result, refused, list) {
   return panel(known ? "Imported" : "Nothing was imported",
     h("p", { class: "counts" }, [
       `${count(result.added)} added`, `${count(result.duplicates)} known already`, result.labels ? `${count(result.labels)} labels` : null, result.updated ? `${count(result.updated)} updated` : null,
-      result.near_duplicates ? `${count(result.near_duplicates)} near-duplicates, kept in one split` : null, `${count(number)} refused`].filter(Boolean).join(" · ")),
+      result.near_duplicates ? `${count(result.near_duplicates)} near-duplicate${result.near_duplicates === 1 ? "" : "s"}, in one split with what ${result.near_duplicates === 1 ? "it resembles" : "they resemble"}` : null, `${count(number)} refused`].filter(Boolean).join(" · ")),
     number ? h("div", { class: "scroll refusals" }, h("table", {}, h("thead", {}, h("tr", {}, h("th", {}, "File"), h("th", {}, "Why it was refused"))),
       h("tbody", {}, all.map((one) => h("tr", {}, h("td", {}, one.name), h("td", {}, one.reason)))))) : null,
     number > all.length ? h("p", { class: "hint" }, `${count(number - all.length)} more are in the list.`) : null,
-    list ? h("p", {}, h("a", { href: list, download: "" }, "Download every problem as CSV")) : null,
+    list ? h("p", {}, h("a", { href: list, download: "" }, number ? "Download every problem as CSV" : "Download the near-duplicates as CSV")) : null,
     (result.losses ?? []).map((text) => h("p", { class: "hint" }, `Note: ${text}.`)),
     known ? nextSteps({}) : null);
 }

@@ -33,20 +33,21 @@ async function overview(root, { again }) {
       h("span", { class: "gap" }), h("a", { class: "button quiet", href: "?inject=1" }, "Inject artifacts"), h("a", { class: "button", href: "?new=1" }, "New training")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so training does not start. Start one with “clinic worker”."),
     champion(seen.champion, again),
-    panel("Detectors", detectors(seen, again), seen.detectors.length ? h("div", { class: "line" }, registerButton("detector", again)) : null), panel("Training runs", runList(seen.runs, "No standalone runs yet.")));
+    panel("Detectors", detectors(seen, again), seen.detectors.length ? h("div", { class: "line" }, registerButton("detector", again)) : null), panel("Training runs", runList(seen.runs, "No training runs yet. Those of a round are under Rounds.")));
 }
 
 function champion(one, again) {
   if (!one) return panel("Champion", nothing("No champion yet. Promote a detector, or let a round do it."));
   return h("section", { class: "card champion" },
     h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, one.since ? `champion since ${when(one.since)}` : `created ${when(one.created)}`), limits(one)),
-    FIVE.map((name) => h("div", {}, h("span", { class: "name" }, metric(name)), h("b", {}, figure(one.figures[name])), h("span", {}, range(one.intervals[name])))),
-    RATES.map((name) => h("div", {}, h("span", { class: "name" }, metric(name)), h("b", {}, rate(one.rates[name])), h("span", {}, `from ${figure(one.operating_point.flagged)}`))),
+    FIVE.map((name) => h("div", {}, h("span", { class: "name" }, metric(name)), h("b", {}, figure(one.figures[name])), h("span", {}, measured(one.figures[name], range(one.intervals[name]))))),
+    RATES.map((name) => h("div", {}, h("span", { class: "name" }, metric(name)), h("b", {}, rate(one.rates[name])), h("span", {}, measured(one.rates[name], `from ${figure(one.operating_point.flagged)}`)))),
     h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")));
 }
 
 const RATES = ["miss", "false_alarm"];
 const rate = (value) => (value === null || value === undefined ? "–" : percent(value));
+const measured = (value, text) => (value === null || value === undefined ? "not measured" : text);
 const range = (interval) => (interval ? `${figure(interval[0])} – ${figure(interval[1])}` : "on validation");
 
 function detectors({ detectors: rows, more }, again) {

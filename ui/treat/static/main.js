@@ -44,7 +44,7 @@ async function overview(root, { again }) {
     h("div", { class: "line head" }, h("div", {}, h("h1", {}, "Treat"), h("p", { class: "lead" }, "Fine-tunes a generator so that a frozen detector finds fewer artifacts, under a quality guard.")),
       h("span", { class: "gap" }), h("a", { class: "button quiet", href: "?learn=1" }, "Learn an instance"), seen.treatments.length ? registerButton("generator", again) : null, h("a", { class: "button", href: "?new=1" }, "New treatment")),
     seen.worker ? "" : h("p", { class: "note" }, "No worker is running, so treatments do not start. Start one with “clinic worker”."),
-    h("div", { class: "two slim" }, h("div", { class: "side" }, panel("Runs", runList(seen.runs, "No standalone runs yet.")),
+    h("div", { class: "two slim" }, h("div", { class: "side" }, panel("Runs", runList(seen.runs, "No treatment runs yet. Those of a round are under Rounds.")),
       seen.instances.length ? panel("Learned instances", runList(seen.instances, "", "instance")) : null), panel("Treatments", treatments(seen, again))));
 }
 
