@@ -73,11 +73,13 @@ def build(place: Place, tab: gr.Tab) -> None:
             keep_drawing(workspace, task["lease"], packed_text(value), spent(task), name)
 
     shown = [editor, task, lead]
-    start.click(begin, None, shown, api_name="next_image", **READING)
-    tab.select(begin, None, shown, api_visibility="private", **READING)
-    editor.submit(answer, [editor, task], shown, api_name="submit_label", **READING)
-    clean.click(nothing_there, [task], shown, api_name="submit_clean", **READING)
-    skip.click(decline, [task], shown, api_name="skip_image", **READING)
+    # Queued: without its queue, a mounted Gradio gives files addresses that lack the path of the mount.
+    quiet = {"show_progress": "hidden"}
+    start.click(begin, None, shown, api_name="next_image", **quiet)
+    tab.select(begin, None, shown, api_visibility="private", **quiet)
+    editor.submit(answer, [editor, task], shown, api_name="submit_label", **quiet)
+    clean.click(nothing_there, [task], shown, api_name="submit_clean", **quiet)
+    skip.click(decline, [task], shown, api_name="skip_image", **quiet)
     # Every stroke reaches the server, so a session that ends loses no drawing.
     editor.change(keep, [editor, task], None, api_name="save_draft", **READING)
 
