@@ -1,9 +1,8 @@
-"""From an empty workspace to labelled images and a frozen benchmark: people, pages, and no command line.
+"""From an empty workspace to labelled images: people, pages, and no command line.
 
 The tests are the story's chapters, in this order; each continues where the one before it ended.
 """
 
-import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from dataengine.clinic.world import stream
 from dataengine.images import encode_png
-from tests.ui.browsing import PASSWORD, PATIENCE_MS
+from tests.ui.browsing import PASSWORD
 from tests.ui.stories.conftest import Story
 
 pytestmark = [pytest.mark.stories, pytest.mark.browser, pytest.mark.timeout(900)]
@@ -123,53 +122,6 @@ def test_an_annotator_labels_what_was_sent(story: Story) -> None:
             expect(page.locator("#layers")).not_to_have_attribute("data-image", image)
     expect(page.get_by_text("Nothing to label right now")).to_be_visible()
     expect(page.locator("#outbox")).to_have_attribute("data-waiting", "0")
-
-
-def test_a_returned_image_comes_back_with_its_note(story: Story) -> None:
-    page = story.at("curator", "/curate?view=review")
-    expect(page.locator(".labels .entry")).to_have_count(SENT)
-    page.get_by_label("Note", exact=True).fill("Trace it tightly.")
-    page.locator("#return").click()
-    expect(page.locator(".labels .entry")).to_have_count(SENT - 1)
-    annotator = story.pages["annotator"]
-    annotator.goto(f"{story.url}/annotate")
-    expect(annotator.locator("#returned")).to_contain_text("Returned by a curator: Trace it tightly.")
-    image = shown(annotator)
-    if not annotator.locator("#undo").is_enabled():
-        annotator.keyboard.press("b")
-        draw(annotator)
-    annotator.locator("#submit").click()
-    expect(annotator.locator("#layers")).not_to_have_attribute("data-image", image)
-    expect(annotator.locator("#outbox")).to_have_attribute("data-waiting", "0")
-
-    page = story.at("curator", "/curate?view=review")
-    expect(page.locator(".labels .entry")).to_have_count(SENT)
-    for left in range(SENT - 1, -1, -1):
-        page.locator("#approve").click()
-        expect(page.locator(".labels .entry")).to_have_count(left)
-    expect(page.get_by_text("Nothing to review").first).to_be_visible()
-
-
-def test_a_benchmark_is_frozen(story: Story) -> None:
-    page = story.at("curator", "/curate?view=benchmark")
-    page.get_by_label("Images per category").fill("1")
-    page.get_by_label("Annotators per image").fill("1")
-    page.get_by_role("button", name="Create draft").click()
-    expect(page.locator("#freeze")).to_be_disabled()
-    annotator = story.pages["annotator"]
-    annotator.goto(f"{story.url}/annotate")
-    expect(annotator.locator("body")).to_have_attribute("data-ready", "true")
-    while not annotator.get_by_text("Nothing to label right now").is_visible():
-        image = shown(annotator)
-        annotator.locator("#clean").click()
-        annotator.wait_for_function("(image) => layers.dataset.image !== image || !empty.hidden", arg=image)
-    expect(annotator.locator("#outbox")).to_have_attribute("data-waiting", "0")
-    page = story.at("curator", "/curate?view=benchmark")
-    page.locator("#settle-agreed").click()
-    expect(page.locator("#freeze")).to_be_enabled()
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.locator("#freeze").click()
-    expect(page.locator("#view")).to_contain_text(re.compile(r"Frozen by curator on"), timeout=PATIENCE_MS)
 
 
 def test_no_page_complained_on_the_way(story: Story) -> None:
