@@ -115,6 +115,10 @@ def test_the_other_shells_get_every_command(shell: str, mark: str) -> None:
 
 
 @pytest.mark.timeout(240)
+HEEDED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+"""A shell's background jobs ignore interrupts, and so do the processes that they start."""
+
+
 def test_the_server_says_where_it_is_and_ends_on_an_interrupt(tmp_path: Path) -> None:
     """`clinic gradio` runs what `clinic app` runs."""
     words = [
@@ -128,7 +132,7 @@ def test_the_server_says_where_it_is_and_ends_on_an_interrupt(tmp_path: Path) ->
         "desks=false",
     ]
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", f"import sys, app; sys.exit(app.main({words}))"],
+        [sys.executable, "-P", "-c", f"{HEEDED}import sys, app; sys.exit(app.main({words}))"],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         text=True,
         stdout=subprocess.PIPE,
