@@ -114,11 +114,11 @@ def test_the_other_shells_get_every_command(shell: str, mark: str) -> None:
     assert not [command.name for command in COMMANDS if command.name not in text]
 
 
-@pytest.mark.timeout(240)
 HEEDED = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 """A shell's background jobs ignore interrupts, and so do the processes that they start."""
 
 
+@pytest.mark.timeout(240)
 def test_the_server_says_where_it_is_and_ends_on_an_interrupt(tmp_path: Path) -> None:
     """`clinic gradio` runs what `clinic app` runs."""
     words = [
