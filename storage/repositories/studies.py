@@ -30,7 +30,7 @@ class Votes(Rows[Vote]):
         """Store the votes unless that rater already voted; returns the number of new ones."""
         return self._insert(votes)
 
-    def replace(self, *votes: Vote) -> None:
+    def correct(self, *votes: Vote) -> None:
         """Put these votes in the place of the same raters' earlier ones on the same pairs and questions."""
         table = self.table.c
         for vote in votes:

@@ -53,7 +53,7 @@ def store_votes(catalog: Catalog, study: Study, votes: list[Vote], corrects: boo
     earlier = {one.question: one for one in catalog.votes.of_study(study.id, rater) if one.pair == pair}
     changed = [vote for vote in votes if earlier[vote.question].choice != vote.choice]
     if changed:
-        catalog.votes.replace(*changed)
+        catalog.votes.correct(*changed)
         said = {vote.question: earlier[vote.question] for vote in changed}
         details = {
             "pair": pair,

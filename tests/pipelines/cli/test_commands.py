@@ -369,7 +369,7 @@ def test_users_from_the_command_line(console: Console, monkeypatch: pytest.Monke
 
 
 def test_label_classes_from_the_command_line(console: Console) -> None:
-    console.json("users")  # makes the workspace
+    create_workspace(console.path)
     added = console.json("classes", "add", "extra limb", "--color", "#0072b2")["classes"]
     assert [one["name"] for one in added][-1] == "extra limb" and len(added) == 4
     changed = console.json("classes", "change", "4", "--name", "limbs", "--place", "1")["classes"]

@@ -265,7 +265,8 @@ def test_a_full_backup_folder_is_one_clear_sentence(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Issue 25, bad input: a backup folder that is full, found out while writing and before it."""
-    made = back_up(workspace)
+    first = back_up(workspace).path
+    made = first.rename(first.with_name("backup-20260101-000000-0.tar"))  # not of the same second
 
     def full(*arguments: Any, **options: Any) -> Any:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -275,7 +276,7 @@ def test_a_full_backup_folder_is_one_clear_sentence(
         with pytest.raises(Unavailable, match=r"backups is full.*Free space") as error:
             back_up(workspace)
     assert str(error.value).count("\n") == 0
-    assert [path.name for path in made.path.parent.iterdir()] == [made.path.name]
+    assert [path.name for path in made.parent.iterdir()] == [made.name]
     usage = type("Usage", (), {"free": 10, "total": 100})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(InputRefused, match="GB free, and the newest backup took"):

@@ -18,7 +18,7 @@ MARKUP = '<b onclick="x">\'&'
 
 
 def test_every_value_on_a_page_is_escaped() -> None:
-    joined = render("study/join.html", study=MARKUP, token=MARKUP, problem=MARKUP)
+    joined = render("study/join.html", study=MARKUP, token=MARKUP, participant=MARKUP, problem=MARKUP)
     for page in (login_page(MARKUP, MARKUP, MARKUP), message_page(MARKUP, MARKUP, 404), joined):
         text = bytes(page.body).decode()
         assert "<b onclick" not in text and "&lt;b onclick=&#34;x&#34;&gt;&#39;&amp;" in text

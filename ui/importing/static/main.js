@@ -80,7 +80,7 @@ function uploadPanel(choices, unfinished, place, current) {
       const received = new Map(before.map((one) => [`${one.part}/${one.name}`, one.sha256]));
       const refused = await sendFiles(id, items, { piece: choices.piece, received, signal: sending.signal, told: (state) => {
         bar.value = bytes ? state.bytes / bytes : 1;
-        summary.textContent = state.waiting ? "The server does not answer; trying again…" : `${count(state.files)} of ${files(items.length)}, ${megabytes(state.bytes)} of ${megabytes(bytes)} sent.`;
+        summary.textContent = `${count(state.files)} of ${files(items.length)}, ${megabytes(state.bytes)} of ${megabytes(bytes)} sent.${state.waiting ? " The server does not answer; trying again…" : ""}`;
       } });
       if (refused.length === items.length && !before.length) {
         place.replaceChildren(outcome({ added: 0, duplicates: 0, labels: 0, updated: 0, losses: [], alike: [], near_duplicates: 0 }, refused, null));
