@@ -71,7 +71,7 @@ HOMES = {
     "gzip.open": "storage/maintenance/",
     "tarfile.open": "pipelines/exchange/readers/tar_bounds.py storage/maintenance/",
     "zipfile.ZipFile": "pipelines/exchange/safe_files.py pipelines/services/model_card.py "
-    "pipelines/jobs/export_images.py",
+    "pipelines/jobs/export_images.py pipelines/services/studies/sheets.py",
     "zstandard.ZstdDecompressor": "storage/stores/maps.py",
     "PilImage.open": "dataengine/images.py",
     "np.load": "",
@@ -80,7 +80,8 @@ HOMES = {
     "parquet.ParquetFile": "pipelines/exchange/readers/parquet_bounds.py",
     "ipc.open_stream": "pipelines/exchange/readers/",
     "csv.reader": "",
-    "csv.DictReader": "pipelines/exchange/metadata.py pipelines/services/standalone/uploads.py",
+    "csv.DictReader": "pipelines/exchange/metadata.py pipelines/services/standalone/uploads.py "
+    "pipelines/services/studies/sheets.py",
     "json.load": "",
 }
 """Where outside bytes may be decoded: the modules, or folders, that keep the bounds."""
