@@ -136,8 +136,8 @@ def test_looking_changes_nothing_that_is_stored(desk: Desk, server: Server) -> N
     )
     page.locator("#stage").focus()
     page.keyboard.press("p")
-    assert not page.evaluate(
-        "document.querySelector('#image').getContext('2d').imageSmoothingEnabled || smooth.checked"
+    page.wait_for_function(  # the next frame is painted so
+        "!(document.querySelector('#image').getContext('2d').imageSmoothingEnabled || smooth.checked)"
     )
     places = set()
     for key in "bewlvfb":

@@ -147,7 +147,7 @@ def test_nothing_predicted_is_said_and_asks_for_no_map(visiting, curating) -> No
     expect(tile).to_contain_text("not diagnosed")
     tile.hover()
     tile.locator(".open").click()
-    expect(page.locator("dialog.detail")).to_contain_text("no detector has predicted this image")
+    expect(page.locator("dialog.detail")).to_contain_text("has not looked at this image")
     page.keyboard.press("Escape")
     page.goto(url + "/curate?view=review")
     ready(page, "review")
