@@ -74,4 +74,4 @@ def test_the_nearest_drawings_mostly_show_the_same_thing(drawings: list[Drawing]
     np.fill_diagonal(table, -1)
     names = np.array([one.category for one in drawings])
     nearest = table.argmax(axis=1)
-    assert (names[nearest] == names).mean() > 0.9
+    assert (names[nearest] == names).mean() > 0.8  # by chance 1 in 7; 0.98 among 600
