@@ -21,8 +21,8 @@ def test_signing_out_leads_back_to_the_form(visit: Visit, live: Live) -> None:
 def test_home_leads_where_the_role_may_go(visit: Visit) -> None:
     page = visit("curator", "/")
     cards = page.locator(".areas a b").all_text_contents()
-    assert cards == ["Import", "Annotate", "Curate", "Rounds"]
-    expect(page.locator(".clinic-bar nav a")).to_have_count(4)
+    assert cards == ["Import", "Annotate", "Curate", "Rounds", "Gradio"]
+    expect(page.locator(".clinic-bar nav a")).to_have_count(5)
     page.goto(page.url + "admin")
     expect(page.get_by_role("heading", name="Access denied")).to_be_visible()
 

@@ -20,6 +20,7 @@ export function form(fields, { first = [], replace = {}, unused = {}, changed = 
     reset.textContent = `Reset ${edited.length} changed setting${edited.length === 1 ? "" : "s"} to the preset`;
     for (const [path, hides] of Object.entries(unused)) find(parts, path)?.node.classList.toggle("unused", hides(values));
   };
+  node.addEventListener("input", () => settle());  // before the next click, which a moving page would lose
   node.addEventListener("change", () => { unmark(node); settle(); changed(); });
   settle();
   return { node, read: () => collect(parts), mark: (message) => { unmark(node); mark(parts, message); } };
