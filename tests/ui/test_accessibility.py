@@ -58,7 +58,7 @@ def test_no_view_has_a_serious_finding(browser: Browser, filled: Workspace) -> N
 
 @pytest.mark.parametrize("path", ["/", "/annotate", "/train"])
 def test_the_first_tab_stop_skips_to_the_content(visit: Visit, live: Live, path: str) -> None:
-    page = visit("admin", "/account")
+    page = visit("admin", "/rounds")
     page.goto(live[0] + path)
     skip = page.get_by_role("link", name="Skip to content")
     expect(skip).to_be_attached()
@@ -99,7 +99,7 @@ def name(page: Page, place: int) -> str:
 
 def test_a_phone_shows_where_one_is(visit: Visit, live: Live) -> None:
     """The navigation brings its active item into view."""
-    page = visit("admin", "/account")
+    page = visit("admin", "/rounds")
     page.set_viewport_size(PHONE)
     for path in ("/rounds", "/study"):
         page.goto(live[0] + path)

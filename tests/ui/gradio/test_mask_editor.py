@@ -268,7 +268,7 @@ def test_a_value_of_the_same_image_keeps_the_stroke_under_way(app: App, page: Pa
     drag(page, (20, 60), (60, 60), release=False)
     app.go.set()
     page.wait_for_function(
-        """() => document.querySelector("#first [data-value='3'] .count").textContent === "1600 px" """
+        """() => document.querySelector("#first [data-value='3'] .count").textContent === "1,600 px" """
     )
     page.mouse.move(*at(page, 90, 60), steps=4)
     page.mouse.up()
