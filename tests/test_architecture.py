@@ -38,7 +38,7 @@ ORDER = {
     "storage/migrations": "env versions",
     "ui": "config web runs home account importing annotate curate train treat rounds study admin gradio "
     "label_studio desks server",
-    "ui/gradio": "values assets mask_editor wheel place runs tabs app desk space",
+    "ui/gradio": "values assets mask_editor wheel context runs tabs app desk space",
 }
 """The rooms and files of every folder that has rooms, from the lowest up: each may import those before it.
 Folders of files alone need no order; there, too, nothing may import in a circle."""

@@ -38,7 +38,6 @@ from storage.queries.reviews import newest_labelled_round
 from storage.workspace import Workspace
 from ui.annotate.gold import gold_seen
 from ui.curate.agreement import agreement_routes
-from ui.curate.atlas import atlas_routes
 from ui.curate.benchmarks import benchmark_routes
 from ui.curate.cards import card
 from ui.curate.categories import category_routes
@@ -46,6 +45,7 @@ from ui.curate.pilots import pilot_routes
 from ui.curate.repairs import repair_routes
 from ui.curate.reviews import review_routes, shown_review
 from ui.curate.selections import selection_routes
+from ui.curate.similar import similar_routes
 from ui.curate.views import view_routes
 from ui.curate.work import work_routes
 from ui.web.access import CURATORS, ENGINEERS, may, roles
@@ -94,7 +94,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
         *(selection_routes, view_routes, pilot_routes, work_routes),
     ):
         routes.include_router(more(workspace))
-    routes.include_router(atlas_routes(workspace))
+    routes.include_router(similar_routes(workspace))
 
     @routes.get("/choices")
     def choices(person: Reader) -> dict[str, Any]:

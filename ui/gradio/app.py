@@ -4,7 +4,7 @@ from typing import Any
 
 import gradio as gr
 
-from ui.gradio.place import Place
+from ui.gradio.context import AppContext
 from ui.gradio.tabs import diagnose, hard_cases, label, retrain, treat
 from ui.web.access import IMAGE_VIEWERS, may
 from ui.web.gradio_kit import checked, desk
@@ -21,7 +21,7 @@ TABS = (
 )
 
 
-def build_app(place: Place) -> gr.Blocks:
+def build_app(context: AppContext) -> gr.Blocks:
     """The app over a workspace."""
     with desk("Gradio") as blocks:
         gr.Markdown(
@@ -32,7 +32,7 @@ def build_app(place: Place) -> gr.Blocks:
             tabs = []
             for title, _, build in TABS:
                 with gr.Tab(title, id=title) as tab:
-                    build(place, tab)
+                    build(context, tab)
                 tabs.append(tab)
 
         @checked(IMAGE_VIEWERS, "seeing this page")

@@ -13,11 +13,11 @@ from ui.web.policy import GRADIO_HTML
 def mount_app(app: FastAPI, site: Site) -> None:
     """Build the Gradio app and mount it."""
     from ui.gradio.app import build_app
-    from ui.gradio.place import Place
+    from ui.gradio.context import AppContext
     from ui.web.gradio_kit import mount
 
-    place = Place(workspace=site.workspace, lease_seconds=60 * site.settings.lease_minutes)
-    mount(app, DESK.path, build_app(place), DESK.roles, IMAGE_BYTES)
+    context = AppContext(workspace=site.workspace, lease_seconds=60 * site.settings.lease_minutes)
+    mount(app, DESK.path, build_app(context), DESK.roles, IMAGE_BYTES)
 
 
 DESK = Desk(

@@ -8,9 +8,8 @@ import pandas as pd
 
 from pipelines.services import queue, runs
 from storage.workspace import Workspace
-from ui.gradio.place import plain
 from ui.runs.routes import run_rows
-from ui.web.gradio_kit import when
+from ui.web.gradio_kit import plain, when
 
 LISTED = 50
 BAR = 24

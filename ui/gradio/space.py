@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from dataengine.bounds import IMAGE_BYTES
 from dataengine.records import ROLES
 from storage.workspace import Workspace
-from ui.gradio.place import GUEST, Place
+from ui.gradio.context import GUEST, AppContext
 from ui.web.pages import STATIC
 from ui.web.sessions import Person
 
@@ -38,7 +38,7 @@ def serve_space(workspace: Workspace, host: str = "0.0.0.0", port: int = 7860) -
     from ui.gradio.app import build_app
     from ui.web.gradio_kit import theme, tune_queue
 
-    blocks = build_app(Place(workspace=workspace, desks=False))
+    blocks = build_app(AppContext(workspace=workspace, desks=False))
     tune_queue(blocks)
     password = os.environ.get(PASSWORD, "")
     blocks.launch(

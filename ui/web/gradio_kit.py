@@ -1,6 +1,6 @@
-"""Building blocks of a Gradio desk: theme, escaped texts, the second role check, mounting.
+"""Building blocks of Gradio desks: theme, escaped texts, the second role check, mounting.
 
-Only components that need no `eval` in the browser, so no `gr.HTML`: the desk's content policy forbids it.
+Nothing here needs `eval` in the browser, as `gr.HTML` does: the admin desk's content policy forbids it.
 """
 
 import re

@@ -19,8 +19,9 @@ from tests.ui.conftest import ORIGIN, SIDE, copied, sign_in
 from ui.config import ServerConfig
 from ui.gradio import app as gradio_app
 from ui.gradio.app import TABS, build_app, tabs_of
-from ui.gradio.place import GUEST, Place, check_lines, person, plain, worker_note
+from ui.gradio.context import GUEST, AppContext, check_lines, person, worker_note
 from ui.server import Listening, create_app
+from ui.web.gradio_kit import plain
 from ui.web.sessions import Person
 
 NAMES = {
@@ -44,7 +45,7 @@ def request_of(role: str, name: str = "", session: str = "s1") -> gr.Request:
 @pytest.fixture
 def call(workspace: Workspace) -> Iterator[Call]:
     """Calls a handler by its public name as somebody."""
-    blocks = build_app(Place(workspace=workspace))
+    blocks = build_app(AppContext(workspace=workspace))
     known = {fn.api_name: fn.fn for fn in blocks.fns.values() if fn.api_visibility == "public"}
     assert set(known) == NAMES
     assert blocks._queue.max_size == gradio_app.WAITING and blocks._queue.default_concurrency_limit

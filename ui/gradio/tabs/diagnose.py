@@ -18,9 +18,9 @@ from pipelines.services.standalone.uploads import (
     repair_uploads,
 )
 from storage.workspace import Workspace
-from ui.gradio.place import ANY, Place, figure, percent, plain, report_to
+from ui.gradio.context import ANY, AppContext, figure, percent, report_to
 from ui.web.access import roles
-from ui.web.gradio_kit import checked
+from ui.web.gradio_kit import checked, plain
 
 DIAGNOSING = roles("curator", "engineer")
 COLUMNS = ("image", "verdict", "confidence", "after repair", "flagged area", "regions", "remark")
@@ -42,9 +42,9 @@ ONE_AT_A_TIME = {"concurrency_limit": 1, "concurrency_id": "models"}
 """Models run for one person at a time; others wait in Gradio's queue."""
 
 
-def build(place: Place, tab: gr.Tab) -> None:
+def build(context: AppContext, tab: gr.Tab) -> None:
     """The tab's components and events."""
-    workspace = place.workspace
+    workspace = context.workspace
     folder = gr.State(None, time_to_live=3600, delete_callback=forget)
     pairs = gr.State([])
     with gr.Row():

@@ -8,7 +8,7 @@ import pandas as pd
 from dataengine.errors import InputRefused
 from pipelines.services.categories import Ask, category_report, detectors_to_try, send_to_people
 from storage.workspace import Workspace
-from ui.gradio.place import ANY, Place, figure, percent, person
+from ui.gradio.context import ANY, AppContext, figure, percent, person
 from ui.web.access import roles
 from ui.web.gradio_kit import checked
 
@@ -17,9 +17,9 @@ COLUMNS = ("category", "images", "mean confidence", "90th percentile", "above th
 VERDICTS = {"hard": "hard", "easy": "not hard", "too few": "too few images"}
 
 
-def build(place: Place, tab: gr.Tab) -> None:
+def build(context: AppContext, tab: gr.Tab) -> None:
     """The tab's components and events."""
-    workspace = place.workspace
+    workspace = context.workspace
     lead = gr.Markdown()
     table = gr.Dataframe(headers=list(COLUMNS), interactive=False, label="Categories", buttons=[], wrap=True)
     with gr.Row(equal_height=False):
@@ -31,7 +31,7 @@ def build(place: Place, tab: gr.Tab) -> None:
         people = gr.Dropdown([], multiselect=True, label="Only these people", info="none: anybody", **ANY)
     send = gr.Button("Send to people", variant="primary")
     outcome = gr.Markdown()
-    if place.desks:
+    if context.desks:
         gr.Markdown("[Images, reviews and benchmarks](/curate) are on the Curate desk.")
 
     @checked(SELECTING, "seeing hard categories")

@@ -12,10 +12,10 @@ from dataengine.masks import PackedMap
 from pipelines.services.annotation import Annotation, skip_image, submit_answer
 from pipelines.services.images.tasks import LabellingTask, count_waiting, keep_drawing, take_task
 from storage.workspace import Workspace
+from ui.gradio.context import AppContext, person
 from ui.gradio.mask_editor import ArtifactMaskEditor
-from ui.gradio.place import Place, person, plain
 from ui.web.access import roles
-from ui.web.gradio_kit import READING, checked
+from ui.web.gradio_kit import READING, checked, plain
 
 ANNOTATORS = roles("annotator", "curator")
 LABELLING = "labelling"
@@ -24,9 +24,9 @@ LONGEST_SECONDS = 300.0
 NOTHING = "Nothing waits for you. Images come from a round, or from the tab Hard cases."
 
 
-def build(place: Place, tab: gr.Tab) -> None:
+def build(context: AppContext, tab: gr.Tab) -> None:
     """The tab's components and events."""
-    workspace, seconds = place.workspace, place.lease_seconds
+    workspace, seconds = context.workspace, context.lease_seconds
     task = gr.State(None)
     lead = gr.Markdown()
     editor = ArtifactMaskEditor(elem_id="label-editor", height=560)
@@ -34,7 +34,7 @@ def build(place: Place, tab: gr.Tab) -> None:
         clean = gr.Button("No artifact")
         skip = gr.Button("Skip")
         start = gr.Button("Next image")
-    if place.desks:
+    if context.desks:
         gr.Markdown(
             "Guideline, practice, comments and your answers are at [/annotate](/annotate); "
             "reviews are at [/curate](/curate)."

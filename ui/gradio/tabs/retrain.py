@@ -9,17 +9,17 @@ from pipelines.config import TrainingRun
 from pipelines.services import preflight, runs
 from pipelines.services.detectors import objections_to, promote_detector, verdicts_on
 from storage.workspace import Workspace
-from ui.gradio.place import ANY, SMALL, Place, check_lines, figure, person, plain, worker_note
+from ui.gradio.context import ANY, SMALL, AppContext, check_lines, figure, person, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
 from ui.web.access import ENGINEERS
-from ui.web.gradio_kit import checked
+from ui.web.gradio_kit import checked, plain
 
 SEEING, TRAINING, PROMOTING = "seeing trainings", "training detectors", "promoting detectors"
 
 
-def build(place: Place, tab: gr.Tab) -> None:
+def build(context: AppContext, tab: gr.Tab) -> None:
     """The tab's components and events."""
-    workspace, kind = place.workspace, runs.TRAINING
+    workspace, kind = context.workspace, runs.TRAINING
     decided = gr.State([None, None])
     note = gr.Markdown()
     with gr.Row(elem_classes="line"):
@@ -40,7 +40,7 @@ def build(place: Place, tab: gr.Tab) -> None:
                 label="Reason", info="needed where the figures speak against it", max_length=1000
             )
             promote = gr.Button("Promote to champion", interactive=False)
-    if place.desks:
+    if context.desks:
         gr.Markdown("All settings, worst images and calibration are on [the Train desk](/train).")
     timer = gr.Timer(POLL_SECONDS, active=False)
 
@@ -69,7 +69,7 @@ def build(place: Place, tab: gr.Tab) -> None:
         return standing(workspace, run, name)
 
     @checked(ENGINEERS, PROMOTING)
-    def crown(decided: list[str | None], reason: str, request: gr.Request) -> tuple[str, Any, str]:
+    def promote_chosen(decided: list[str | None], reason: str, request: gr.Request) -> tuple[str, Any, str]:
         candidate, champion = decided
         if candidate is None:
             raise InputRefused("this run has made no detector yet; wait until it has ended")
@@ -86,7 +86,7 @@ def build(place: Place, tab: gr.Tab) -> None:
     name.input(watch, [run, name], seen, api_visibility="private", **quiet)
     timer.tick(watch, [run, name], seen, api_visibility="private", concurrency_limit=None, **quiet)
     cancel.click(stop, [run, name], seen, api_name="cancel_training", **quiet)
-    promote.click(crown, [decided, reason], [verdict, promote, reason], api_name="promote")
+    promote.click(promote_chosen, [decided, reason], [verdict, promote, reason], api_name="promote")
 
 
 def preset_choices(workspace: Workspace, chosen: str | None) -> Any:

@@ -13,13 +13,13 @@ from pipelines.services import preflight, runs
 from pipelines.services.model_card import packed
 from pipelines.services.standalone.treatment import HELD_OUT
 from storage.workspace import Workspace
-from ui.gradio.place import ANY, SMALL, Place, check_lines, person, plain, worker_note
+from ui.gradio.context import ANY, SMALL, AppContext, check_lines, person, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
 from ui.gradio.tabs.diagnose import generator_choices
 from ui.runs.routes import Settings
 from ui.treat import routes as treat_desk
 from ui.web.access import ENGINEERS
-from ui.web.gradio_kit import checked, short
+from ui.web.gradio_kit import checked, plain, short
 
 SEEING, TREATING = "seeing treatments", "treating generators"
 SHOWN = 12
@@ -30,9 +30,9 @@ FIGURES = {
 }
 
 
-def build(place: Place, tab: gr.Tab) -> None:
+def build(context: AppContext, tab: gr.Tab) -> None:
     """The tab's components and events."""
-    workspace, kind = place.workspace, runs.TREATMENT
+    workspace, kind = context.workspace, runs.TREATMENT
     pairs = gr.State([])
     note = gr.Markdown()
     with gr.Row(equal_height=False):
@@ -76,7 +76,7 @@ def build(place: Place, tab: gr.Tab) -> None:
                 format="png",
                 elem_classes="crisp",
             )
-    if place.desks:
+    if context.desks:
         gr.Markdown(
             "All settings and the strip over the updates are on [the Treat desk](/treat). "
             "A [blind study](/study) says what people see."

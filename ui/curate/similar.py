@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
 from pipelines.selections.config import ImageQuery
-from pipelines.services.images.atlas import (
+from pipelines.services.images.similar import (
     images_at_place,
     map_points,
     map_state,
@@ -24,7 +24,7 @@ from ui.web.sessions import SignedIn
 Place = Annotated[int, Query(ge=0, le=SIDE)]
 
 
-def atlas_routes(workspace: Workspace) -> APIRouter:
+def similar_routes(workspace: Workspace) -> APIRouter:
     """/similar, /features, /map and /duplicates."""
     routes = APIRouter()
 

@@ -13,7 +13,7 @@ from dataengine.records import Report
 from pipelines.services.preflight import Check, on_a_gpu
 from pipelines.services.queue import workers_alive
 from storage.workspace import Workspace
-from ui.web.gradio_kit import acting
+from ui.web.gradio_kit import acting, plain
 
 GUEST = "guest"
 """Whoever opens a Space without a password; each browser session is a person of its own."""
@@ -26,7 +26,7 @@ SMALL = "cpu-smoke"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class AppContext:
     """The workspace, and whether our own pages are served beside this app."""
 
     workspace: Workspace
@@ -73,12 +73,6 @@ def worker_note(workspace: Workspace) -> str:
 def check_lines(checks: Sequence[Check]) -> str:
     """Preflight checks as a Markdown list."""
     return "\n".join(f"- {MARKS[one.verdict]} **{one.name}**: {plain(one.text)}" for one in checks)
-
-
-def plain(text: Any) -> str:
-    """Text that Markdown shows as it is."""
-    shown = escape(str(text), quote=False)
-    return "".join(f"\\{mark}" if mark in "\\`*_[]#|" else mark for mark in shown)
 
 
 def percent(value: float | None) -> str:
