@@ -30,6 +30,7 @@ from storage.maintenance.erase_rows import (
     Mark,
     delete_rows,
     drop_answers_made_of,
+    drop_playbacks,
     find_mark,
     frozen_benchmarks_with,
     handle_rows,
@@ -109,11 +110,14 @@ def erase_images(workspace: Workspace, image_ids: Iterable[str], actor: str, tri
         about = replace(about, benchmarks=frozen_benchmarks_with(connection, ids, ()))
         doomed = {blob for image in existing.values() for blob in (image.sha256, image.thumbnail) if blob}
         doomed |= values(connection, labels.label_map, labels.image_id, ids)
+        playbacks, frames = drop_playbacks(connection, frozenset(ids))
+        doomed |= frames
         mark = replace(mark, blobs=mark.blobs | doomed, images=frozenset(ids) - frozenset(named))
         for old, new in moved.items():
             for column in MAP_COLUMNS:
                 set_values(connection, column, old, new)
         columns = {"labels.image_id": delete_rows(connection, labels.image_id, ids)}
+        columns |= {"jobs.result": playbacks} if playbacks else {}
         columns["images.id"] = delete_rows(connection, tables.images.c.id, ids)
         free = unused(connection, mark)
         scrub = IdScrub(frozenset(ids) | free, mark.pseudonym)

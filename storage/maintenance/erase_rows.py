@@ -1,6 +1,6 @@
 """The catalog's part of an erasure: deleted rows, pseudonyms, the mark of an unfinished erasure."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,6 +146,21 @@ def drop_answers_made_of(connection: Connection, maps: Iterable[str]) -> dict[st
         counts["gold_images.label_map"] += dropped.rowcount
         counts["benchmark_items.target"] += unsettled.rowcount
     return {place: count for place, count in counts.items() if count}
+
+
+def drop_playbacks(connection: Connection, images: Collection[str]) -> tuple[int, set[str]]:
+    """Empty the results of jobs that played these images; returns how many, and the blobs of their frames.
+
+    Their packs of maps are left to the garbage collection, since equal maps of other images share them.
+    """
+    jobs, dropped, frames = tables.jobs.c, 0, set[str]()
+    for id, args, result in connection.execute(
+        select(jobs.id, jobs.args, jobs.result).where(jobs.kind == "play")
+    ).all():
+        if result and args.get("image") in images:
+            connection.execute(update(tables.jobs).where(jobs.id == id).values(result={}))
+            dropped, frames = dropped + 1, frames | {step["clean"] for step in result.get("steps", ())}
+    return dropped, frames
 
 
 def only_drawn_by(connection: Connection, name: str) -> set[str]:

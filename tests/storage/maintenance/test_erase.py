@@ -156,6 +156,20 @@ def test_an_image_goes_with_everything_that_hangs_on_it(filled: Workspace) -> No
     assert not filled.blobs.has(image.sha256)
 
 
+def test_the_frames_of_its_playback_go_with_an_image(filled: Workspace) -> None:
+    frames = {id: filled.blobs.put(f"a frame of {id}".encode()) for id in ("a", "b")}
+    with filled.catalog() as catalog:
+        for id, frame in frames.items():
+            result = {"image": id, "steps": [{"clean": frame, "change": None}]}
+            catalog.jobs.add(Job(id=f"play {id}", kind="play", args={"image": id}, result=result))
+        catalog.commit()
+    report = erase_images(filled, ["a"], actor="root")
+    assert report.columns["jobs.result"] == 1
+    assert not filled.blobs.has(frames["a"]) and filled.blobs.has(frames["b"])
+    with filled.catalog(read_only=True) as catalog:
+        assert catalog.jobs.get("play a").result == {} and catalog.jobs.get("play b").result
+
+
 def test_an_unknown_image_stops_the_erasure(filled: Workspace) -> None:
     with pytest.raises(NotFound, match="nothing was erased"):
         erase_images(filled, ["b", "nobody"], actor="root")
