@@ -150,28 +150,36 @@ class Detectors(Versions[DetectorVersion]):
             raise Conflict(f"{champion.name} is the champion; promote another detector before you retire it")
         return super().remove(id, actor, reason)
 
+    def previous_champion_id(self) -> str | None:
+        """The id of the detector that `rollback` would make champion; None without one."""
+        last = self._last_promotion(self.champion_id())
+        return last.previous_id if last else None
+
     def rollback(self, actor: str) -> DetectorVersion:
         """Make the previous champion champion again, with an audit event; each call goes one further back.
 
         Raises `Conflict` when there is no previous champion, or when it was retired.
         """
         current = self._lock_champion()
-        promotions = tables.promotions.c
-        last = self._connection.execute(
-            select(tables.promotions)
-            .where(promotions.undone.is_(False), promotions.detector_id == (current.id if current else None))
-            .order_by(promotions.id.desc())
-            .limit(1)
-        ).first()
+        last = self._last_promotion(current.id if current else None)
         if current is None or last is None or last.previous_id is None:
             raise Conflict("there is no previous champion; promote another detector instead")
         _require_offered(self.get(last.previous_id))
         self._hand_over(current, last.previous_id)
         self._connection.execute(
-            update(tables.promotions).where(promotions.id == last.id).values(undone=True)
+            update(tables.promotions).where(tables.promotions.c.id == last.id).values(undone=True)
         )
         self._audit(actor, "rollback", last.previous_id, {"from": current.id})
         return self.get(last.previous_id)
+
+    def _last_promotion(self, champion: str | None) -> Any:
+        promotions = tables.promotions.c
+        return self._connection.execute(
+            select(tables.promotions)
+            .where(promotions.undone.is_(False), promotions.detector_id == champion)
+            .order_by(promotions.id.desc())
+            .limit(1)
+        ).first()
 
     def _lock_champion(self) -> DetectorVersion | None:
         statement = self._select().where(self.table.c.role == "champion").with_for_update()

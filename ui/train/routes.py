@@ -158,10 +158,12 @@ def overview(workspace: Workspace) -> dict[str, Any]:
     with workspace.catalog(read_only=True) as catalog:
         versions = list(reversed(catalog.detectors.offered()))
         champion, since = catalog.detectors.champion(), catalog.detectors.champion_since()
+        previous = catalog.detectors.previous_champion_id()
+        former = None if previous is None else catalog.detectors.get(previous).name
     return {
         "champion": None
         if champion is None
-        else {**row_of(champion), "intervals": intervals_of(champion), "since": since},
+        else {**row_of(champion), "intervals": intervals_of(champion), "since": since, "previous": former},
         "detectors": [row_of(one) for one in versions[:DETECTORS_SHOWN]],
         "more": max(0, len(versions) - DETECTORS_SHOWN),
         "runs": run_rows(workspace, runs.TRAINING),

@@ -42,7 +42,7 @@ function champion(one, again) {
     h("div", {}, h("span", { class: "name" }, "champion"), h("b", {}, h("a", { href: `?detector=${one.id}` }, one.name)), h("span", {}, one.since ? `champion since ${when(one.since)}` : `created ${when(one.created)}`), limits(one)),
     FIVE.map((name) => h("div", {}, h("span", { class: "name" }, metric(name)), h("b", {}, figure(one.figures[name])), h("span", {}, measured(one.figures[name], range(one.intervals[name]))))),
     RATES.map((name) => h("div", {}, h("span", { class: "name" }, metric(name)), h("b", {}, rate(one.rates[name])), h("span", {}, measured(one.rates[name], `from ${figure(one.operating_point.flagged)}`)))),
-    h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")));
+    one.previous ? h("div", { class: "act" }, h("button", { type: "button", class: "button quiet", onclick: () => rollBack(one, again) }, "Roll back")) : null);
 }
 
 const RATES = ["miss", "false_alarm"];
@@ -64,7 +64,7 @@ function detectors({ detectors: rows, more }, again) {
 const limits = ({ forbids, licence }) => (forbids ? h("span", { class: "state limited", title: licence }, `no ${forbids}`) : null);
 
 async function rollBack(one, again) {
-  if (!confirm(`Roll back to the champion before “${one.name}”?`)) return;
+  if (!confirm(`Roll back to the previous champion (${one.previous})?`)) return;
   const made = await tell(post(`${API}/rollback`, { champion: one.id }));
   if (made) { say(`${made.name} is champion again.`); again(); }
 }
