@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.bench.annotate_server import PASSWORD, artifact_map, served, soft_image, workspace_with_queue
 from tests.bench.harness import Figure, bootstrap, figure, p95
 from tests.services import chromium_path
-from tests.ui.browsing import FLAGS, WITHOUT_TOUR
+from tests.ui.browsing import FLAGS, WITHOUT_TOUR, until
 
 # Times every pointermove listener from outside, so that the page itself measures nothing.
 TIMED_MOVES = """
@@ -181,7 +181,7 @@ def task_times(
             page.keyboard.press("Shift+A")
             time.sleep(0.4)  # a person looks at least this long; the next two are fetched meanwhile
             page.keyboard.press("Enter")
-            page.wait_for_function("count => window.nexts.length > count", arg=number)
+            until(page, "count => window.nexts.length > count", arg=number)
         nexts: list[float] = page.evaluate("window.nexts")
         page.context.close()
     workspace.close()

@@ -17,6 +17,7 @@ from tests.bench.annotate_browser import TIMED_MOVES, TIMED_NEXT, chromium, open
 from tests.bench.annotate_server import artifact_map, served, soft_image, workspace_with_queue
 from tests.bench.harness import ROOT, Figure, bootstrap, figure, p95, quick
 from tests.bench.mask_editor_app import STROKE_END, STROKE_STEP
+from tests.ui.browsing import until
 
 LAYERS = "[data-id=layers]"
 READY = "[data-id=stage][data-ready=true]"
@@ -154,7 +155,7 @@ def next_times(browser: Browser, scratch: Path, nexts: int) -> tuple[list[float]
                 page.keyboard.press("Shift+A")
                 time.sleep(0.4)  # a person looks at least this long
                 page.keyboard.press("Enter")
-                page.wait_for_function("count => window.nexts.length > count", arg=number)
+                until(page, "count => window.nexts.length > count", arg=number)
         gradio, annotate = [page.evaluate("window.nexts") for page, _ in pages]
         for page, _ in pages:
             page.context.close()

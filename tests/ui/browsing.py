@@ -1,6 +1,7 @@
 """One headless Chromium for the session, and pages opened as somebody."""
 
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -25,6 +26,21 @@ WITHOUT_TOUR = "localStorage.setItem('clinic.tour', 'never')"
 
 Live = tuple[str, Workspace]
 Visit = Callable[..., Page]
+
+
+def until(page: Page, expression: str, arg: object = None) -> None:
+    """Ask the page until the JavaScript `expression` is true.
+
+    Playwright's `wait_for_function` compiles it again in the page, which a policy without `unsafe-eval`
+    forbids from the second time on.
+
+    Raises:
+        AssertionError: It is still false after `PATIENCE_MS`.
+    """
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(expression, arg):
+        assert time.monotonic() < end, f"still false after {PATIENCE_MS / 1000:.0f} s: {expression}"
+        page.wait_for_timeout(10)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests import fakes
 from tests.dataengine.diagnosis.test_segmenter import tiny_sam
-from tests.ui.browsing import PATIENCE_MS
+from tests.ui.browsing import PATIENCE_MS, until
 from tests.ui.conftest import SIDE, add_people, furnish
 from ui.config import ServerConfig
 from ui.server import background
@@ -223,7 +223,8 @@ def test_fill_wand_zoom_and_pan(desk: Desk, server: Server) -> None:
     before = page.locator("#layers").bounding_box()
     page.mouse.move(*at(page, 0.5, 0.5))
     page.mouse.wheel(0, -600)
-    page.wait_for_function(
+    until(
+        page,
         "box => document.querySelector('#layers').getBoundingClientRect().width > 1.5 * box",
         arg=before and before["width"],
     )

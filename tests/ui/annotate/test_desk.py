@@ -20,7 +20,7 @@ from tests.ui.annotate.test_browser import (
     stored,
     stroke,
 )
-from tests.ui.browsing import PATIENCE_MS
+from tests.ui.browsing import PATIENCE_MS, until
 
 __all__ = ["desk", "server"]
 
@@ -136,8 +136,8 @@ def test_looking_changes_nothing_that_is_stored(desk: Desk, server: Server) -> N
     )
     page.locator("#stage").focus()
     page.keyboard.press("p")
-    page.wait_for_function(  # the next frame is painted so
-        "!(document.querySelector('#image').getContext('2d').imageSmoothingEnabled || smooth.checked)"
+    until(  # the next frame is painted so
+        page, "!(document.querySelector('#image').getContext('2d').imageSmoothingEnabled || smooth.checked)"
     )
     places = set()
     for key in "bewlvfb":

@@ -15,6 +15,7 @@ from PIL import Image as Picture
 from playwright.sync_api import Browser, Locator, Page
 
 from dataengine.masks import unpack_label_map
+from tests.ui.browsing import until
 from ui.gradio.mask_editor import ArtifactMaskEditor
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("ignore")]
@@ -115,8 +116,10 @@ def put(app: App, page: Page, value: Any) -> None:
     app.answer = value
     app.go.set()
     page.get_by_role("button", name="Set", exact=True).click()
-    page.wait_for_function(
-        """before => document.querySelector("#first [data-id=layers]").dataset.image !== before""", arg=before
+    until(
+        page,
+        """before => document.querySelector("#first [data-id=layers]").dataset.image !== before""",
+        arg=before,
     )
 
 
@@ -267,8 +270,8 @@ def test_a_value_of_the_same_image_keeps_the_stroke_under_way(app: App, page: Pa
     page.get_by_role("button", name="Set", exact=True).click()
     drag(page, (20, 60), (60, 60), release=False)
     app.go.set()
-    page.wait_for_function(
-        """() => document.querySelector("#first [data-value='3'] .count").textContent === "1,600 px" """
+    until(
+        page, """() => document.querySelector("#first [data-value='3'] .count").textContent === "1,600 px" """
     )
     page.mouse.move(*at(page, 90, 60), steps=4)
     page.mouse.up()

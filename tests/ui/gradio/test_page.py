@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import ConsoleMessage, Page
 
 from storage.workspace import Workspace
+from tests.ui.browsing import until
 from ui.server import background
 
 pytestmark = [pytest.mark.browser, pytest.mark.gradio]
@@ -46,9 +47,7 @@ def test_every_tab_obeys_the_policy_and_an_answer_brings_the_next_image(
             shown = page.locator(LAYERS).get_attribute("data-image")
             draw_stroke(page)
             page.locator("#label-editor").get_by_role("button", name="Submit").click()
-            page.wait_for_function(
-                f"before => document.querySelector('{LAYERS}').dataset.image !== before", arg=shown
-            )
+            until(page, f"before => document.querySelector('{LAYERS}').dataset.image !== before", arg=shown)
             with workspace.catalog(read_only=True) as catalog:
                 assert len({label.image_id for label in catalog.labels.by("curator")}) == number
     assert not said, said
