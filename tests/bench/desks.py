@@ -36,11 +36,14 @@ from tests.ui.browsing import FLAGS
 POINTS = 100_000
 WORKER = "bench"
 REDRAW = """async (address) => {
-  const { drawCurves } = await import("/static/runs/run.js");
+  const { curvesPanel } = await import("/static/runs/run.js");
   const { get } = await import("/static/api.js");
   const place = document.body.appendChild(document.createElement("section"));
   const began = performance.now();
-  drawCurves(place, await get(address), [{ name: "loss", figures: ["loss"] }], "loss", () => {});
+  const groups = [{ name: "loss", figures: ["loss"] }];
+  const panel = curvesPanel(place, { api: "", at: null, own: "long", name: "long", settings: {}, groups });
+  panel.show(await get(address));
+  if (!place.querySelector("canvas")) throw new Error("no chart was drawn");
   place.getBoundingClientRect();
   await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
   const took = performance.now() - began;

@@ -14,13 +14,15 @@ from playwright.sync_api import Browser, Page
 
 from dataengine.statistics import wilson
 from tests.bench.annotate_browser import TIMED_MOVES, TIMED_NEXT, chromium, open_desk
-from tests.bench.annotate_server import artifact_map, served, soft_image, workspace_with_queue
+from tests.bench.annotate_server import artifact_map, soft_image, workspace_with_queue
 from tests.bench.harness import ROOT, Figure, bootstrap, figure, p95, quick
 from tests.bench.mask_editor_app import STROKE_END, STROKE_STEP
+from tests.bench.web_server import server_process
 from tests.ui.browsing import until
 
 LAYERS = "[data-id=layers]"
 READY = "[data-id=stage][data-ready=true]"
+LABEL_LAYERS, LABEL_READY = f"#label-editor {LAYERS}", f"#label-editor {READY}"
 PATIENCE = 600
 """Seconds after which something is broken, also on a busy machine."""
 
@@ -51,7 +53,7 @@ def figures() -> list[Figure]:
             middle,
             "ms",
             len(gradio),
-            "Enter to the frame with the next image, 1024², map included, no queue, nothing fetched ahead; "
+            "tab Label: Enter to the frame with the next image, 1024², map included, nothing fetched ahead; "
             f"in turns with /annotate, which fetches two ahead: {ours:.0f} ms",
         ),
     ]
@@ -136,16 +138,19 @@ def lost_strokes(browser: Browser, scratch: Path, submits: int) -> int:
 
 
 def next_times(browser: Browser, scratch: Path, nexts: int) -> tuple[list[float], list[float]]:
-    """Milliseconds from Enter to the next image in Gradio and on the annotation page, in turns."""
-    side, count = 1024, nexts + 4
+    """Milliseconds from Enter to the next image on the app's tab Label and on the annotation page, in turns.
+
+    Two people answer the images of one queue, on one server.
+    """
+    side, count = 1024, 2 * nexts + 8
     images = [soft_image(number, side) for number in range(count)]
     maps = [artifact_map(number, side) for number in range(count)]
-    workspace = workspace_with_queue(scratch / "tasks", images, maps, ["ada"])
-    timed = TIMED_NEXT.replace("#layers", LAYERS)
-    with served(workspace) as desk, app(side, scratch / "next") as url:
+    workspace = workspace_with_queue(scratch / "tasks", images, maps, ["ada", "ben"])
+    with server_process(ROOT, workspace.path) as server:
+        url = server.url
         pages = [
-            (open_editor(browser, url, timed), READY),
-            (open_desk(browser, desk, "ada", TIMED_NEXT), "#stage[data-ready=true]"),
+            (open_label_tab(browser, url, "ben", TIMED_NEXT.replace("#layers", LABEL_LAYERS)), LABEL_READY),
+            (open_desk(browser, url, "ada", TIMED_NEXT), "#stage[data-ready=true]"),
         ]
         for number in range(nexts):
             for page, ready in pages if number % 2 else reversed(pages):
@@ -159,5 +164,18 @@ def next_times(browser: Browser, scratch: Path, nexts: int) -> tuple[list[float]
         gradio, annotate = [page.evaluate("window.nexts") for page, _ in pages]
         for page, _ in pages:
             page.context.close()
+    with workspace.catalog(read_only=True) as catalog:
+        stored = min(len(catalog.labels.by(name)) for name in ("ada", "ben"))
     workspace.close()
+    if stored < nexts:
+        raise RuntimeError(f"only {stored} of {nexts} answers were stored")
     return gradio, annotate
+
+
+def open_label_tab(browser: Browser, url: str, name: str, script: str) -> Page:
+    """The Gradio app's tab Label as somebody, with an image on it."""
+    page = open_desk(browser, url, name, script)
+    page.goto(f"{url}/gradio")
+    page.get_by_role("tab", name="Label").click()
+    page.wait_for_selector(LABEL_READY)
+    return page

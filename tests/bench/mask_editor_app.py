@@ -4,7 +4,6 @@ It prints its address. Every submitted value leaves a line in FILE: for each str
 pixels, whether its end is there.
 """
 
-import itertools
 import json
 import sys
 from pathlib import Path
@@ -17,29 +16,20 @@ from ui.gradio.mask_editor import ArtifactMaskEditor
 
 STROKE_STEP = 10
 STROKE_END = 600
-IMAGES = 12
 
 
 def main(side: int, file: Path) -> None:
     """Serve until the process ends."""
-    tasks = [
-        {"image": png(soft_image(number, side)), "confidence": artifact_map(number, side)}
-        for number in range(IMAGES)
-    ]
-    turn = itertools.cycle([*tasks[1:], tasks[0]])
+    task = {"image": png(soft_image(0, side)), "confidence": artifact_map(0, side)}
 
     def kept(value: Any) -> None:
         ends = value["label_map"][STROKE_STEP // 2 :: STROKE_STEP, STROKE_END] > 0
         with file.open("a") as lines:
             lines.write(json.dumps(ends.tolist()) + "\n")
 
-    def following(value: Any) -> Any:
-        return next(turn)
-
     with gr.Blocks(analytics_enabled=False) as demo:
-        editor = ArtifactMaskEditor(tasks[0], classes=["shape", "content", "watermark"], height=700)
+        editor = ArtifactMaskEditor(task, classes=["shape", "content", "watermark"], height=700)
         gr.Button("Keep").click(kept, editor, show_progress="hidden")
-        editor.submit(following, editor, editor, show_progress="hidden", queue=False)
     _, url, _ = demo.launch(
         prevent_thread_lock=True, quiet=True, ssr_mode=False, run_history=False, server_name="127.0.0.1"
     )
