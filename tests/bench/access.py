@@ -1,7 +1,7 @@
 """Who gets in and who does not: API and tokens, strangers, proxies, sign-on, addresses, the client, MCP.
 
-`make bench-access` writes `build/bench/access.json`; `PART=NAME` measures one part alone. Every refusal has its
-control in the same run.
+`make bench-access` writes `build/bench/access.json`; `PART=NAME` measures one part alone. Every refusal has
+its control in the same run.
 """
 
 from tests.bench.modules import measure_parts

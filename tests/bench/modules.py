@@ -1,4 +1,4 @@
-"""A bench whose parts are modules of their own: every `NAME_*.py` in this folder with a function `figures()`."""
+"""A bench whose parts are modules: every `NAME_*.py` in this folder with a function `figures()`."""
 
 import os
 from collections.abc import Callable, Iterable
