@@ -7,7 +7,7 @@ import { followJob } from "/static/runs/job.js";
 import { nextSteps } from "/static/curate/work.js";
 import { chosen, dropped, itemsOf, sendFiles } from "./upload.js";
 
-const LOOK_AGAIN_MS = 700;
+const SOON_MS = 100, LOOK_AGAIN_MS = 400;
 const SOURCES = [["", "as the files say, else generated"], ["generated", "generated"], ["real", "real photos, free of artifacts"], ["imported", "imported"]];
 const megabytes = (bytes) => (bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`);
 const files = (number) => `${count(number)} file${number === 1 ? "" : "s"}`;
@@ -106,7 +106,7 @@ function uploadPanel(choices, unfinished, place, current) {
 
   // Follows the import of an upload to its end; null when another page is shown instead.
   async function importing(id) {
-    for (;;) {
+    for (let wait = SOON_MS; ; wait = Math.min(2 * wait, LOOK_AGAIN_MS)) {
       const upload = await get(`/api/import/uploads/${id}`);
       if (!current()) return null;
       if (upload.state === "done") return upload;
@@ -115,7 +115,7 @@ function uploadPanel(choices, unfinished, place, current) {
       bar.value = upload.progress;
       summary.textContent = `Importing: ${upload.message}`;
       stop.hidden = true;
-      await new Promise((done) => setTimeout(done, LOOK_AGAIN_MS));
+      await new Promise((done) => setTimeout(done, wait));
     }
   }
 

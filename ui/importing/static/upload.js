@@ -35,17 +35,17 @@ export async function sendFiles(upload, items, { piece, received, told, signal }
   }
 
   async function sendOne({ part, name, file }) {
-    const whole = await contents(file);
-    const sha256 = whole ? await digest(whole) : "";
+    // What is sent at once needs no hash: the server has its own, and compares it with what is sent again.
+    const sha256 = file.size > piece || received.has(`${part}/${name}`) ? await digest(file) : "";
     if (sha256 && received.get(`${part}/${name}`) === sha256) {
       state.bytes += file.size;
       return;
     }
     for (let offset = 0; ;) {
       const end = Math.min(offset + piece, file.size);
-      const body = whole ? whole.slice(offset, end) : file.slice(offset, end);
+      // A Blob, not its bytes: Chromium sends those of an ArrayBuffer three times slower.
       const answer = await insist(() => postBytes(
-        `/api/import/piece${address({ upload, part, name, size: file.size, offset, sha256 })}`, body, { signal: both }));
+        `/api/import/piece${address({ upload, part, name, size: file.size, offset, sha256 })}`, file.slice(offset, end), { signal: both }));
       state.bytes += (answer.complete ? file.size : end) - offset;
       told(state);
       if (answer.complete || end === file.size) return;
@@ -74,19 +74,15 @@ export async function sendFiles(upload, items, { piece, received, told, signal }
   return state.refused;
 }
 
-// The bytes of a file that is not too large to be hashed; browsers hash in secure contexts alone.
-async function contents(file) {
-  if (!globalThis.crypto?.subtle || file.size > HASHED_BYTES) return null;
+// The SHA-256 of a file in hex; empty for what is too large to hold. Browsers hash in secure contexts alone.
+async function digest(file) {
+  if (!globalThis.crypto?.subtle || file.size > HASHED_BYTES) return "";
   try {
-    return await file.arrayBuffer();
+    const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", await file.arrayBuffer()));
+    return Array.from(hash, (one) => one.toString(16).padStart(2, "0")).join("");
   } catch {
     throw new Refused(422, "the browser could not read it; it may have been moved or changed");
   }
-}
-
-async function digest(bytes) {
-  const hash = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
-  return Array.from(hash, (one) => one.toString(16).padStart(2, "0")).join("");
 }
 
 // ---- what was dropped or chosen -----------------------------------------------------------------
