@@ -51,7 +51,7 @@ class ArtifactMaskEditor(gr.HTML):
     Event handlers receive a `MaskEditorValue` of NumPy arrays, or None while there is no image.
     """
 
-    EVENTS: ClassVar = [Events.change, Events.submit]
+    EVENTS: ClassVar = [Events.change, Events.input, Events.submit]
     data_model = MaskEditorData
 
     def __init__(

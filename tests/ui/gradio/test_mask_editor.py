@@ -47,6 +47,7 @@ class App:
     url: str = ""
     values: list[Any] = field(default_factory=list)
     changes: int = 0
+    inputs: int = 0
     answer: Any = None
     """What the button "Set" sets."""
     go: threading.Event = field(default_factory=threading.Event)
@@ -67,6 +68,9 @@ def app() -> Iterator[App]:
     def changed() -> None:
         app.changes += 1
 
+    def drawn() -> None:
+        app.inputs += 1
+
     with gr.Blocks(analytics_enabled=False) as demo:
         value = {"image": picture(0), "confidence": spots()}
         first = ArtifactMaskEditor(value, classes=CLASSES, height=420, elem_id="first")
@@ -77,6 +81,7 @@ def app() -> Iterator[App]:
         gr.Button("Set").click(answer, None, first, api_name=False, show_progress="hidden")
         first.submit(read, first, said, api_name=False)
         second.change(changed, api_name=False)
+        first.input(drawn, api_name=False)
         gr.Button("Echo").click(lambda value: value, first, second, api_name="echo")
     _, app.url, _ = demo.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, server_name="127.0.0.1")
     yield app
@@ -243,6 +248,16 @@ def test_enter_submits_what_has_just_been_drawn(app: App, page: Page) -> None:
         page.keyboard.press("Enter")
         got = awaited(app, page, number)["label_map"]
         assert got[20 + 18 * number, 60] == 1, f"stroke {number} is missing"
+
+
+def test_a_stroke_is_an_input_and_a_value_that_python_sets_is_none(app: App, page: Page) -> None:
+    before = app.inputs
+    drag(page, (20, 40), (60, 40))
+    read(app, page)
+    assert app.inputs == before + 1
+    put(app, page, {"image": picture(2)})
+    read(app, page)
+    assert app.inputs == before + 1
 
 
 def test_keys_act_on_the_editor_with_the_focus(app: App, page: Page) -> None:

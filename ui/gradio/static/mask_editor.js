@@ -21,6 +21,7 @@ export function mount({ element, props, trigger, watch }, workerSource) {
     const threshold = slider.dataset.moved ? slider.value / 100 : value.threshold;
     value = { ...value, label_map: packedAtOnce(desk.labels.pixels), threshold };
     props.value = value;
+    trigger("input");
   }
 
   // Shows a value that Python has set. What is drawn on the same image stays in the history; a stroke that is

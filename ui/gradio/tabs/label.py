@@ -81,7 +81,7 @@ def build(context: AppContext, tab: gr.Tab) -> None:
     clean.click(nothing_there, [task], shown, api_name="submit_clean", **quiet)
     skip.click(decline, [task], shown, api_name="skip_image", **quiet)
     # Every stroke reaches the server, so a session that ends loses no drawing.
-    editor.change(keep, [editor, task], None, api_name="save_draft", **READING)
+    editor.input(keep, [editor, task], None, api_name="save_draft", **READING)
 
 
 def next_task(
