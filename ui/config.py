@@ -32,7 +32,8 @@ class ServerConfig(Config):
     body_seconds: float = 60.0
     """Seconds within which a request's body has to arrive."""
     login_failures: int = 10
-    """Wrong passwords for one name, or from one address, within ten minutes before sign-in pauses."""
+    """Wrong passwords for one name from one address within ten minutes before sign-in pauses there; five
+    times as many for all names."""
     allowed_networks: tuple[str, ...] = ()
     """Private networks ("10.0.0.0/8", "127.0.0.1/32") in which an admin may register endpoints."""
     embed_in: tuple[Origin, ...] = ()

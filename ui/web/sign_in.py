@@ -4,20 +4,24 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from dataengine.errors import AccessDenied
+from dataengine.errors import AccessDenied, Unavailable
 from pipelines.services.queue import workers_alive
+from storage.passwords import AT_ONCE, BUSY
 from ui.web.access import may
 from ui.web.cookies import FORM_PATH, form_cookie
 from ui.web.desk import Desk, Site, listed
-from ui.web.gate import address_of
+from ui.web.gate import RETRY_SECONDS, address_of
 from ui.web.pages import login_page, start_link_page
-from ui.web.sessions import SignedIn, person_of
+from ui.web.sessions import Person, SignedIn, person_of
+from ui.web.throttle import WaitingLine, site_of
 
 BROWSERS = (
     ("Edg/", "Edge"),
@@ -50,6 +54,10 @@ def browser_of(request: Request) -> str:
     return f"{browser} on {system}" if system else browser
 
 
+WAITING, PER_ADDRESS = 64, 8
+"""Sign-ins that wait while others are checked, in all and of one address; more are told to come again."""
+
+
 class Credentials(BaseModel):
     """Body of /api/login."""
 
@@ -61,6 +69,12 @@ class Credentials(BaseModel):
 def auth_routes(site: Site) -> APIRouter:
     """Sign-in, sign-out, and the current session."""
     routes, session_manager = APIRouter(), site.session_manager
+    line = WaitingLine(AT_ONCE, WAITING, PER_ADDRESS, BUSY)
+
+    async def signed_in(request: Request, name: str, password: str) -> Person:
+        address = address_of(request)
+        work = partial(session_manager.sign_in, name, password, address, browser_of(request))
+        return await line.run(site_of(address), work)
 
     def form(request: Request, target: str, problem: str = "", status: int = 200, name: str = "") -> Response:
         if session_manager.open_to_token():
@@ -74,18 +88,22 @@ def auth_routes(site: Site) -> APIRouter:
         return page
 
     @routes.get("/login")
-    def show_form(request: Request, next: str = "/", token: str = "") -> Response:
-        if not token:
+    def show_form(request: Request, next: str = "/", token: str = "", link: str = "") -> Response:
+        if not token and not link:
             return form(request, next)
         try:
-            person = session_manager.enter_with_token(token, address_of(request))
+            person = (
+                session_manager.enter_by_link(link, browser_of(request))
+                if link
+                else session_manager.enter_with_token(token, address_of(request))
+            )
         except AccessDenied as error:
             return form(request, next, str(error).capitalize() + ".", 403)
         answer = RedirectResponse(safe_target(next, site.desks), 303)
         return session_manager.create_session(request.headers, answer, person)
 
     @routes.post("/login")
-    def sign_in(
+    async def sign_in(
         request: Request,
         name: Annotated[str, Form(max_length=128)],
         password: Annotated[str, Form(max_length=1024)],
@@ -94,22 +112,27 @@ def auth_routes(site: Site) -> APIRouter:
     ) -> Response:
         secure = session_manager.settings.secure_cookies
         nonce = request.cookies.get(form_cookie(request.headers, secure), "")
+        again = partial(run_in_threadpool, form, request, next)
         if not nonce or not hmac.compare_digest(
             form_token.encode(), session_manager.form_token(nonce).encode()
         ):
-            return form(request, next, "This form has expired. Please try again.", 403, name)
+            return await again("This form has expired. Please try again.", 403, name)
         try:
-            person = session_manager.sign_in(name, password, address_of(request), browser_of(request))
+            person = await signed_in(request, name, password)
         except AccessDenied as error:
-            return form(request, next, str(error).capitalize() + ".", 403, name)
+            return await again(str(error).capitalize() + ".", 403, name)
+        except Unavailable as error:
+            if str(error) != BUSY:
+                raise
+            answer = await again(BUSY.capitalize() + ".", 503, name)
+            answer.headers["Retry-After"] = str(RETRY_SECONDS)
+            return answer
         answer = RedirectResponse(safe_target(next, site.desks), 303)
         return session_manager.create_session(request.headers, answer, person)
 
     @routes.post("/api/login")
-    def sign_in_json(request: Request, credentials: Credentials) -> Response:
-        person = session_manager.sign_in(
-            credentials.name, credentials.password, address_of(request), browser_of(request)
-        )
+    async def sign_in_json(request: Request, credentials: Credentials) -> Response:
+        person = await signed_in(request, credentials.name, credentials.password)
         answer = JSONResponse({"csrf": person.csrf, "roles": list(person.roles)})
         return session_manager.create_session(request.headers, answer, person)
 
