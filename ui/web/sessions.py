@@ -23,7 +23,7 @@ from storage import accounts
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.web.access import require
-from ui.web.cookies import COOKIE, FORM_PATH, cookies_of, forget, form_cookie, session_cookie
+from ui.web.cookies import COOKIE, FORM_PATH, cookies_of, forget, form_cookie, is_secure, session_cookie
 from ui.web.middleware import is_loopback
 from ui.web.throttle import Throttle, site_of
 
@@ -222,7 +222,7 @@ class SessionManager:
         before they were named by port.
         """
         given = cookies_of(headers)
-        if cookie := given.get(session_cookie(headers, self.settings.secure_cookies)):
+        if cookie := given.get(session_cookie(headers, self.is_secure(headers))):
             return self.person(cookie), False
         former = given.get(COOKIE)
         return (self.person(former), True) if former else (None, False)
@@ -234,19 +234,23 @@ class SessionManager:
         cookie, which lasts `seconds`, or as long as sign-ins do.
         """
         response.set_cookie(
-            session_cookie(headers, self.settings.secure_cookies),
+            session_cookie(headers, self.is_secure(headers)),
             self.signer.sign(person.token).decode(),
             max_age=int(3600 * self.settings.session_hours if seconds is None else seconds),
             httponly=True,
             samesite="lax",
-            secure=self.settings.secure_cookies,
+            secure=self.is_secure(headers),
         )
-        response.delete_cookie(form_cookie(headers, self.settings.secure_cookies), path=FORM_PATH)
+        response.delete_cookie(form_cookie(headers, self.is_secure(headers)), path=FORM_PATH)
         return response
 
     def end_session(self, headers: Headers, response: Response) -> Response:
         """The response, telling the browser to drop its session cookie."""
-        return forget(response, session_cookie(headers, self.settings.secure_cookies), COOKIE)
+        return forget(response, session_cookie(headers, self.is_secure(headers)), COOKIE)
+
+    def is_secure(self, headers: Headers) -> bool:
+        """Whether cookies for the browser that sent these headers are marked Secure."""
+        return is_secure(headers, self.settings.secure_cookies)
 
     def form_token(self, nonce: str) -> str:
         """The token that the sign-in form must send with its cookie."""

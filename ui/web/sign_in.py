@@ -79,7 +79,7 @@ def auth_routes(site: Site) -> APIRouter:
     def form(request: Request, target: str, problem: str = "", status: int = 200, name: str = "") -> Response:
         if session_manager.open_to_token():
             return start_link_page(problem, status)
-        secure = session_manager.settings.secure_cookies
+        secure = session_manager.is_secure(request.headers)
         cookie = form_cookie(request.headers, secure)
         nonce = request.cookies.get(cookie) or secrets.token_urlsafe(16)
         token = session_manager.form_token(nonce)
@@ -110,7 +110,7 @@ def auth_routes(site: Site) -> APIRouter:
         form_token: Annotated[str, Form(max_length=256)] = "",
         next: Annotated[str, Form(max_length=2048)] = "/",
     ) -> Response:
-        secure = session_manager.settings.secure_cookies
+        secure = session_manager.is_secure(request.headers)
         nonce = request.cookies.get(form_cookie(request.headers, secure), "")
         again = partial(run_in_threadpool, form, request, next)
         if not nonce or not hmac.compare_digest(
