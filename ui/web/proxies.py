@@ -2,8 +2,8 @@
 
 Only what comes from an address in `trusted_proxies` is believed; from all others the headers are dropped,
 so that nothing behind this, Gradio included, reads them. From then on `scope` says what the browser sees:
-client, scheme, `Host` with its port. The prefix of a sub-path is taken off here and put back by `UnderPrefix`,
-so all checks between see the paths of our own code.
+client, scheme, `Host` with its port. The prefix of a sub-path is taken off here, and put back by
+`UnderPrefix`: all checks between them see the paths of our own code.
 """
 
 import re
