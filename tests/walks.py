@@ -1,13 +1,15 @@
-"""Walks through the app in a browser: every page and its first action of each role, streams, upload, download,
-joining by invitation, signing out. Each is a sentence of what went wrong, or "".
+"""Walks through the app in a browser: every page and its first action of each role, streams, upload,
+download, joining by invitation, signing out. Each is a sentence of what went wrong, or "".
 """
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from itertools import count
+from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Response, expect
+from playwright.sync_api import Browser, Error, Page, Response, expect
 
 from dataengine.records import ROLES
 from tests.ui.browsing import PASSWORD, WITHOUT_TOUR, until
@@ -22,8 +24,8 @@ SENDING = {
     "/train": ("/api/models/register", None),
     "/treat": ("/api/models/register", None),
 }
-"""What a page's first action sends, beyond the requests of its first link; None is a body that is refused with
-a sentence, which shows as well that the request arrived."""
+"""What a page's first action sends, beyond the requests of its first link; None is a body that is refused
+with a sentence, which shows as well that the request arrived."""
 STUDY = {
     "name": "walk",
     "before": "base",
@@ -39,7 +41,7 @@ class Walker:
     """One browser context at one address of the clinic; `problems` are what went wrong in it."""
 
     def __init__(self, browser: Browser, base: str) -> None:
-        self.base, self.root = base, "/" + base.split("/", 3)[3] if base.count("/") > 2 else ""
+        self.base, self.root = base, urlsplit(base).path
         self.context = browser.new_context(ignore_https_errors=True)
         self.context.add_init_script(WITHOUT_TOUR)
         self.page = self.context.new_page()
@@ -120,8 +122,11 @@ class Walker:
             page.wait_for_load_state("networkidle")
 
     def areas(self) -> list[str]:
+        """The paths of the pages that this person has; none while nobody is signed in."""
         script = "async (root) => (await (await import(`${root}/static/api.js`)).currentSession()).areas"
-        return [area["path"] for area in self.page.evaluate(script, self.root)]
+        with suppress(Error):
+            return [area["path"] for area in self.page.evaluate(script, self.root)]
+        return []
 
     def upload(self) -> None:
         page = self.open("/import")
@@ -163,32 +168,27 @@ def walker(browser: Browser, base: str) -> Iterator[Walker]:
         made.context.close()
 
 
-def walk(browser: Browser, base: str, roles: tuple[str, ...] = ROLES) -> dict[str, str]:
-    """All walks at one address, each with what went wrong; people are named after their roles."""
-    found: dict[str, str] = {}
-
-    def step(name: str, who: Walker, action: Callable[[], object]) -> object:
-        who.problems.clear()
-        result = None
-        try:
-            result = action()
-        except Exception as error:
-            who.problems.append(f"{type(error).__name__}: {str(error)[:300]}")
-        found[f"{base} {name}"] = "; ".join(dict.fromkeys(who.problems))
-        return result
-
+def walk(browser: Browser, base: str, roles: tuple[str, ...] = ROLES) -> Iterator[tuple[str, str]]:
+    """Every step at one address, and what went wrong in it; people are named after their roles."""
     for role in roles:
         with walker(browser, base) as person:
-            step(f"{role} signs in", person, lambda: person.sign_in(role))  # noqa: B023
-            areas = step(f"{role} sees their areas", person, person.areas)
-            for path in ("/", "/account", *(areas or ())):  # type: ignore[misc]
-                step(f"{role} at {path}", person, lambda: person.first_action(path))  # noqa: B023
+            yield step(f"{base} {role} signs in", person, partial(person.sign_in, role))
+            for path in ("/", "/account", *person.areas()):
+                yield step(f"{base} {role} at {path}", person, partial(person.first_action, path))
             if role == "curator":
-                step("upload", person, person.upload)
+                yield step(f"{base} upload", person, person.upload)
             if role == "admin":
-                step("download", person, person.download)
-                link = step("invitation", person, person.invite)
+                yield step(f"{base} download", person, person.download)
                 with walker(browser, base) as guest:
-                    step("join by invitation", guest, lambda: guest.join(str(link)))  # noqa: B023
-            step(f"{role} signs out", person, person.sign_out)
-    return found
+                    yield step(f"{base} join by invitation", guest, lambda: guest.join(person.invite()))
+            yield step(f"{base} {role} signs out", person, person.sign_out)
+
+
+def step(name: str, who: Walker, action: Callable[[], object]) -> tuple[str, str]:
+    """The name of an action, and what went wrong while it ran."""
+    who.problems.clear()
+    try:
+        action()
+    except Exception as error:
+        who.problems.append(f"{type(error).__name__}: {str(error)[:300]}")
+    return name, "; ".join(dict.fromkeys(who.problems))

@@ -35,10 +35,18 @@ from ui.config import ServerConfig
 from ui.desks import DESKS
 from ui.web.connections import bounded_connections
 from ui.web.desk import Desk, Site, access_table, page_route
-from ui.web.gate import RETRY_SECONDS, UNAVAILABLE, AuthMiddleware
+from ui.web.gate import UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
 from ui.web.logs import log_to_file, logger
-from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
+from ui.web.middleware import (
+    RETRY_SECONDS,
+    BodyLimit,
+    RequestLog,
+    ResponseHeaders,
+    SameSite,
+    SignInLine,
+    is_loopback,
+)
 from ui.web.pages import STATIC, message_page
 from ui.web.proxies import Forwarded, UnderPrefix, path_of
 from ui.web.sessions import SessionManager
@@ -92,6 +100,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
         uploads=settings.max_upload_bytes,
     )
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
+    app.add_middleware(SignInLine)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)
     app.add_middleware(RequestLog)

@@ -17,11 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataengine.bounds import BODY_MEMORY, check_json
 from dataengine.errors import InputRefused
+from storage.passwords import BUSY
 from ui.web.access import PUBLIC, AccessTable
 from ui.web.logs import logger
 from ui.web.pages import message_page
 from ui.web.policy import inline_sources
 from ui.web.proxies import BELIEVED, DEFAULT_PORTS, IGNORED, PROBLEM
+from ui.web.throttle import WaitingLine, site_of
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SIGNED = "/label-studio/images/"
@@ -30,6 +32,12 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 STRANGERS, STRANGER_SECONDS = 200, 15.0
 """Bodies of people who are not signed in that are read at the same time, and how long each may take."""
+
+SIGN_IN_PATHS = frozenset({"/login", "/api/login"})
+SIGN_INS, SIGN_INS_PER_ADDRESS = 64, 8
+"""Sign-ins that are checked or wait for it, in all and of one address."""
+RETRY_SECONDS = 5
+"""When a browser may ask again for what a full disk, a crowd, the database or the blob store kept from it."""
 
 FOREVER = "public, max-age=31536000, immutable"
 HASHED = re.compile(
@@ -145,6 +153,30 @@ class SameSite:
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not navigates:
             return 403, CROSS_SITE
         return None
+
+
+class SignInLine:
+    """Lets a limited number of sign-ins in, of one address only a few: their passwords take long to check.
+
+    More are told to come again before anything is read or looked up, so that a thousand at once cost those
+    who are at work little.
+    """
+
+    def __init__(self, app: ASGIApp, places: int = SIGN_INS, per_address: int = SIGN_INS_PER_ADDRESS) -> None:
+        self.app = app
+        self.line = WaitingLine(places, per_address)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in SIGN_IN_PATHS:
+            await self.app(scope, receive, send)
+            return
+        with self.line.place(site_of((scope.get("client") or ("", 0))[0])) as placed:
+            if placed:
+                await self.app(scope, receive, send)
+                return
+        answer = refused_page(Headers(scope=scope), 503, BUSY)
+        answer.headers["Retry-After"] = str(RETRY_SECONDS)
+        await answer(scope, receive, send)
 
 
 class BodyLimit:

@@ -7,21 +7,22 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Annotated
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from dataengine.errors import AccessDenied, Unavailable
+from dataengine.errors import AccessDenied
 from pipelines.services.queue import workers_alive
-from storage.passwords import AT_ONCE, BUSY
+from storage.passwords import AT_ONCE
 from ui.web.access import may
 from ui.web.cookies import FORM_PATH, form_cookie
 from ui.web.desk import Desk, Site, listed
-from ui.web.gate import RETRY_SECONDS, address_of
+from ui.web.gate import address_of
 from ui.web.pages import login_page, start_link_page
 from ui.web.sessions import Person, SignedIn, person_of
-from ui.web.throttle import WaitingLine, site_of
 
 BROWSERS = (
     ("Edg/", "Edge"),
@@ -54,10 +55,6 @@ def browser_of(request: Request) -> str:
     return f"{browser} on {system}" if system else browser
 
 
-WAITING, PER_ADDRESS = 64, 8
-"""Sign-ins that wait while others are checked, in all and of one address; more are told to come again."""
-
-
 class Credentials(BaseModel):
     """Body of /api/login."""
 
@@ -69,12 +66,12 @@ class Credentials(BaseModel):
 def auth_routes(site: Site) -> APIRouter:
     """Sign-in, sign-out, and the current session."""
     routes, session_manager = APIRouter(), site.session_manager
-    line = WaitingLine(AT_ONCE, WAITING, PER_ADDRESS, BUSY)
+    hashing = CapacityLimiter(AT_ONCE)
 
     async def signed_in(request: Request, name: str, password: str) -> Person:
         address = address_of(request)
         work = partial(session_manager.sign_in, name, password, address, browser_of(request))
-        return await line.run(site_of(address), work)
+        return await run_sync(work, limiter=hashing)
 
     def form(request: Request, target: str, problem: str = "", status: int = 200, name: str = "") -> Response:
         if session_manager.open_to_token():
@@ -121,12 +118,6 @@ def auth_routes(site: Site) -> APIRouter:
             person = await signed_in(request, name, password)
         except AccessDenied as error:
             return await again(str(error).capitalize() + ".", 403, name)
-        except Unavailable as error:
-            if str(error) != BUSY:
-                raise
-            answer = await again(BUSY.capitalize() + ".", 503, name)
-            answer.headers["Retry-After"] = str(RETRY_SECONDS)
-            return answer
         answer = RedirectResponse(safe_target(next, site.desks), 303)
         return session_manager.create_session(request.headers, answer, person)
 

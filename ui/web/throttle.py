@@ -5,18 +5,13 @@ Both live in this process: of several servers on one database, each counts for i
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
 from threading import Lock
-from typing import TypeVar
 
-from anyio import CapacityLimiter
-from anyio.to_thread import run_sync
-
-from dataengine.errors import Unavailable
 from dataengine.records import digest
 
-T = TypeVar("T")
 SITE_PREFIX = 64
 """Bits of an IPv6 address that name a site: whoever has one address has all of its /64."""
 
@@ -90,31 +85,30 @@ class Throttle:
 
 
 class WaitingLine:
-    """Runs blocking work in few threads of its own; a limited number of callers waits, of whom one address
-    may be only a few."""
+    """Places for requests whose work takes long; of one address only a few."""
 
-    def __init__(self, at_once: int, waiting: int, per_address: int, busy: str) -> None:
-        self.limiter = CapacityLimiter(at_once)
-        self.places = at_once + waiting
+    def __init__(self, places: int, per_address: int) -> None:
+        self.places = places
         self.per_address = per_address
-        self.busy = busy
-        self.inside: defaultdict[str, int] = defaultdict(int)
+        self.inside: dict[str, int] = {}
+        self.taken = 0
 
-    async def run(self, address: str, work: Callable[[], T]) -> T:
-        """The result of `work`. Raises `Unavailable` at once where the line is full."""
-        if sum(self.inside.values()) >= self.places or self.inside[address] >= self.per_address:
-            self.leave(address, 0)
-            raise Unavailable(self.busy)
-        self.inside[address] += 1
+    @contextmanager
+    def place(self, address: str) -> Iterator[bool]:
+        """Hold a place while inside; False, without one, where the line is full."""
+        held = self.inside.get(address, 0)
+        if self.taken >= self.places or held >= self.per_address:
+            yield False
+            return
+        self.inside[address] = held + 1
+        self.taken += 1
         try:
-            return await run_sync(work, limiter=self.limiter)
+            yield True
         finally:
-            self.leave(address, 1)
-
-    def leave(self, address: str, places: int) -> None:
-        self.inside[address] -= places
-        if not self.inside[address]:
-            del self.inside[address]
+            self.taken -= 1
+            self.inside[address] -= 1
+            if not self.inside[address]:
+                del self.inside[address]
 
 
 def site_of(address: str) -> str:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from http.cookiejar import CookieJar
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,13 +16,13 @@ from pipelines.services.admin.users import sign_in_link
 from storage import passwords
 from storage.accounts import create_user, set_active, set_roles
 from storage.catalog import Catalog
-from storage.passwords import AT_ONCE
 from storage.workspace import Workspace
 from tests.storage.test_passwords import former_hash
 from tests.ui.conftest import ORIGIN, PASSWORD, sign_in
 from ui.config import ServerConfig
 from ui.server import background, create_app, serve
 from ui.web.sessions import signing_key
+from ui.web.throttle import WaitingLine
 
 Clients = Callable[..., TestClient]
 HTML = {"Accept": "text/html"}
@@ -184,17 +184,26 @@ def test_a_locked_out_admin_gets_in_by_a_link(workspace: Workspace) -> None:
     assert TestClient(app, base_url=ORIGIN).get(path).status_code == 403, "it works once"
 
 
-def test_a_full_line_is_told_to_come_again(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.web.sign_in.WAITING", -AT_ONCE)
-    client = TestClient(create_app(workspace, ServerConfig(desks=False)), base_url=ORIGIN)
+def test_a_full_line_is_told_to_come_again(client_of: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of()
+    monkeypatch.setattr("ui.web.throttle.WaitingLine.place", lambda line, address: nullcontext(False))
     busy = right(client)
     assert busy.status_code == 503 and "try again" in busy.json()["error"] and busy.headers["retry-after"]
-    page = client.get("/login")
-    token = re.search(r'name="form_token" value="([^"]+)"', page.text)
-    assert token
-    form = {"name": "annotator", "password": PASSWORD, "form_token": token[1]}
-    answer = client.post("/login", data=form)
-    assert answer.status_code == 503 and answer.headers["retry-after"] and "Many people" in answer.text
+    page = client.post("/login", data={}, headers=HTML)
+    assert page.status_code == 503 and page.headers["retry-after"] and "Many people" in page.text
+    assert client.get("/login").status_code == 200
+    monkeypatch.undo()
+    assert right(client).status_code == 200
+
+
+def test_a_line_has_places_in_all_and_for_each_address() -> None:
+    line = WaitingLine(places=3, per_address=2)
+    with ExitStack() as held:
+        places = [held.enter_context(line.place(address)) for address in "aaabcb"]
+        assert places == [True, True, False, True, False, False]
+    with line.place("a") as again:
+        assert again
+    assert line.taken == 0 and not line.inside
 
 
 def test_no_password_is_hashed_inside_a_transaction(
