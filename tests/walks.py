@@ -86,11 +86,11 @@ class Walker:
         return self.page.evaluate(script, [self.root, path, body])
 
     def sign_in(self, name: str) -> None:
-        self.page.goto(self.base + "/account")
+        self.page.goto(self.base + "/")
         self.page.get_by_label("Name").fill(name)
         self.page.get_by_label("Password").fill(PASSWORD)
         self.page.get_by_role("button", name="Sign in").click()
-        self.page.wait_for_url(re.compile(re.escape(self.base) + "/account/?$"))
+        self.page.wait_for_url(self.base + "/")
 
     def sign_out(self) -> None:
         self.open("/account")
