@@ -1,52 +1,45 @@
 """Accounts: salted password hashes, server-side sessions, roles.
 
 A session's token is returned once, for the browser; the catalog stores only its SHA-256. Every
-function works inside the caller's unit of work and leaves the commit to it.
+function works inside the caller's unit of work and leaves the commit to it. Passwords are hashed and checked
+before that (`storage.passwords`): a hash takes longer than a transaction may.
 """
 
-import base64
-import binascii
 import hashlib
-import hmac
 import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from dataengine.errors import AccessDenied, Conflict, InputRefused
 from dataengine.records import ROLES, AuditEvent, Session, User, now
 from storage.catalog import Catalog
+from storage.passwords import (
+    PasswordHash,
+    hash_new_password,
+    hash_password,
+    is_outdated,
+    password_matches,
+)
 
-MIN_PASSWORD = 10
 SESSION_SECONDS = 12 * 3600.0
 MAX_FAILURES = 10
 FAILURE_WINDOW = 900.0
 MOST_CLIENT = 100
+LINK, LINK_SECONDS = "sign-in link", 600.0
+PASSWORD_REFUSED = "password.refused"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_COST, _BLOCK, _PARALLEL = 2**14, 8, 1
-_MEMORY = 64 * 1024 * 1024
-
-
-def hash_password(password: str) -> str:
-    """Hash a password as `scrypt$n$r$p$salt$hash` with a random salt (RFC 7914; 16 MiB and about 50 ms)."""
-    salt = secrets.token_bytes(16)
-    key = _scrypt(password, salt, _COST, _BLOCK, _PARALLEL)
-    return f"scrypt${_COST}${_BLOCK}${_PARALLEL}${_text(salt)}${_text(key)}"
-
-
-def password_matches(password: str, password_hash: str) -> bool:
-    """Whether the password matches the hash; compared in constant time, False for an unknown hash format."""
-    try:
-        scheme, n, r, p, salt, key = password_hash.split("$")
-        expected = base64.b64decode(key)
-        computed = _scrypt(password, base64.b64decode(salt), int(n), int(r), int(p))
-    except (ValueError, binascii.Error):
-        return False
-    return scheme == "scrypt" and hmac.compare_digest(computed, expected)
+WRONG = "wrong name or password, or the account is deactivated"
 
 
 def create_user(
-    catalog: Catalog, name: str, password: str, roles: Sequence[str], actor: str, must_change: bool = False
+    catalog: Catalog,
+    name: str,
+    password: str | PasswordHash,
+    roles: Sequence[str],
+    actor: str,
+    must_change: bool = False,
 ) -> User:
     """Create an account; with `must_change` the person has to choose another password after signing in.
 
@@ -54,7 +47,7 @@ def create_user(
     """
     check_name(name)
     user = User(name=name, roles=_checked_roles(roles), must_change=must_change)
-    if not catalog.users.add(user, hash_password(_checked_password(password))):
+    if not catalog.users.add(user, _hash_of(password)):
         raise Conflict(f"user {name!r} already exists; choose another name")
     _audit(catalog, actor, "user.create", name, roles=list(user.roles))
     return user
@@ -68,30 +61,36 @@ def check_name(name: str) -> None:
         )
 
 
-def set_password(catalog: Catalog, name: str, password: str, actor: str, must_change: bool = False) -> None:
+def set_password(
+    catalog: Catalog, name: str, password: str | PasswordHash, actor: str, must_change: bool = False
+) -> None:
     """Change a password and end the person's sessions. Raises `InputRefused` or `NotFound`."""
-    catalog.users.set_password_hash(name, hash_password(_checked_password(password)), must_change)
+    catalog.users.set_password_hash(name, _hash_of(password), must_change)
     catalog.sessions.revoke_all(name)
     _audit(catalog, actor, "user.password", name)
 
 
-def change_own_password(catalog: Catalog, session: Session, current: str, password: str) -> None:
-    """Change the password of the session's person and end their other sessions.
+def change_own_password(catalog: Catalog, session: Session, matches: bool, new: PasswordHash) -> None:
+    """Change the password of the session's person, who gave the current one (`matches`), and end their other
+    sessions.
 
     Raises `AccessDenied` for a wrong current password and after ten failures within 15 minutes: commit then
-    too, since failures are counted. Raises `InputRefused` for the same or an invalid new password.
+    too, since failures are counted.
     """
     name = session.user
-    _check_failures(catalog, name)
-    stored = catalog.users.password_hash(name)
-    if stored is None or not password_matches(current, stored):
-        _audit(catalog, name, "session.refused", name)
+    check_guesses(catalog, name)
+    if not matches:
+        _audit(catalog, name, PASSWORD_REFUSED, name)
         raise AccessDenied("the current password is wrong; nothing was changed")
-    if password == current:
-        raise InputRefused("the new password is the current one; choose another")
-    catalog.users.set_password_hash(name, hash_password(_checked_password(password)), must_change=False)
+    catalog.users.set_password_hash(name, new, must_change=False)
     catalog.sessions.revoke_all(name, but=session.token_hash)
     _audit(catalog, name, "user.password", name)
+
+
+def check_guesses(catalog: Catalog, name: str) -> None:
+    """Raise `AccessDenied` if somebody guesses the current password in this person's own sessions."""
+    if catalog.audit.count(PASSWORD_REFUSED, name, now() - FAILURE_WINDOW) >= MAX_FAILURES:
+        raise AccessDenied("too many failed attempts for this name; try again in 15 minutes")
 
 
 def set_roles(catalog: Catalog, name: str, roles: Sequence[str], actor: str) -> None:
@@ -120,17 +119,49 @@ def remove_user(catalog: Catalog, name: str, actor: str) -> None:
 def sign_in(
     catalog: Catalog, name: str, password: str, seconds: float = SESSION_SECONDS, client: str = ""
 ) -> tuple[str, Session]:
+    """`check_password` and `enter` in one: for programs, since hashing holds up the transaction."""
+    return enter(catalog, check_password(name, password, catalog.users.password_hash(name)), seconds, client)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An account whose password was given: the hash that is stored, and the one to store from now on."""
+
+    name: str
+    stored: str
+    kept: str
+
+
+def check_password(name: str, password: str, stored: str | None) -> Checked:
+    """Check a password against the stored hash of an account, outside of any transaction.
+
+    Raises `AccessDenied`, after the same time for an account that does not exist (None) as for a wrong
+    password.
+    """
+    if not password_matches(password, stored) or stored is None:
+        raise AccessDenied(WRONG)
+    return Checked(name, stored, hash_password(password) if is_outdated(stored) else stored)
+
+
+def enter(
+    catalog: Catalog, account: Checked, seconds: float = SESSION_SECONDS, client: str = ""
+) -> tuple[str, Session]:
     """Create a session; returns it with its secret token, to be sent to the browser once.
 
-    Raises `AccessDenied`, with the same message for a wrong name, a wrong password and a deactivated account,
-    and after ten failures for a name within 15 minutes. Commit in that case too: failures are counted.
+    Raises `AccessDenied` for a deactivated account, and if its password was changed meanwhile.
     """
-    _check_failures(catalog, name)
-    stored = catalog.users.password_hash(name)
-    matches = password_matches(password, stored or _dummy_hash())  # equally slow for an unknown name
-    if stored is None or not matches or not catalog.users.get(name).active:
-        _audit(catalog, name, "session.refused", name)
-        raise AccessDenied("wrong name or password, or the account is deactivated")
+    name = account.name
+    if catalog.users.password_hash(name) != account.stored or not catalog.users.get(name).active:
+        raise AccessDenied(WRONG)
+    if account.kept != account.stored:
+        catalog.users.set_password_hash(name, account.kept, catalog.users.get(name).must_change)
+    return new_session(catalog, name, seconds, client)
+
+
+def new_session(
+    catalog: Catalog, name: str, seconds: float = SESSION_SECONDS, client: str = ""
+) -> tuple[str, Session]:
+    """A session of a person who is known by other means than a password, and its secret token."""
     token = secrets.token_urlsafe(32)
     return token, open_session(catalog, name, token, secrets.token_urlsafe(32), seconds, client)
 
@@ -173,14 +204,40 @@ def required_session(catalog: Catalog, token: str) -> tuple[Session, User]:
     return found
 
 
+def make_link(catalog: Catalog, name: str, actor: str) -> str:
+    """The secret of a link that signs a person in once, within ten minutes. Raises `NotFound`, and `Conflict`
+    for a deactivated account."""
+    if not catalog.users.get(name).active:
+        raise Conflict(f"the account {name!r} is deactivated; activate it first")
+    token = secrets.token_urlsafe(32)
+    at = now()
+    catalog.sessions.add(
+        Session(
+            token_hash=_token_hash(LINK + token),
+            user=name,
+            csrf="",
+            created=at,
+            expires=at + LINK_SECONDS,
+            client=LINK,
+        )
+    )
+    _audit(catalog, actor, "session.link", name)
+    return token
+
+
+def enter_by_link(
+    catalog: Catalog, token: str, seconds: float = SESSION_SECONDS, client: str = ""
+) -> tuple[str, Session]:
+    """A session for a link's secret, which is worth nothing afterwards. Raises `AccessDenied`."""
+    found = session_of(catalog, LINK + token)
+    if found is None or not catalog.sessions.revoke(found[0].token_hash):
+        raise AccessDenied("this sign-in link is invalid, was used, or has expired")
+    return new_session(catalog, found[1].name, seconds, client)
+
+
 def sign_out(catalog: Catalog, token: str) -> bool:
     """End a session; copies of its token are invalid from then on."""
     return bool(catalog.sessions.revoke(_token_hash(token)))
-
-
-def _check_failures(catalog: Catalog, name: str) -> None:
-    if catalog.audit.count("session.refused", name, now() - FAILURE_WINDOW) >= MAX_FAILURES:
-        raise AccessDenied("too many failed attempts for this name; try again in 15 minutes")
 
 
 def _checked_roles(roles: Sequence[str]) -> tuple[str, ...]:
@@ -189,26 +246,12 @@ def _checked_roles(roles: Sequence[str]) -> tuple[str, ...]:
     return tuple(role for role in ROLES if role in roles)
 
 
-def _checked_password(password: str) -> str:
-    if not MIN_PASSWORD <= len(password) <= 1024:
-        raise InputRefused(f"a password has {MIN_PASSWORD} to 1024 characters, this one has {len(password)}")
-    return password
-
-
-def _scrypt(password: str, salt: bytes, n: int, r: int, p: int) -> bytes:
-    return hashlib.scrypt(password.encode(), salt=salt, n=n, r=r, p=p, maxmem=_MEMORY, dklen=32)
-
-
-def _dummy_hash() -> str:
-    return f"scrypt${_COST}${_BLOCK}${_PARALLEL}${_text(bytes(16))}${_text(bytes(32))}"
+def _hash_of(password: str | PasswordHash) -> PasswordHash:
+    return password if isinstance(password, PasswordHash) else hash_new_password(password)
 
 
 def _token_hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _text(data: bytes) -> str:
-    return base64.b64encode(data).decode()
 
 
 def _audit(catalog: Catalog, actor: str, action: str, subject: str, **details: object) -> None:

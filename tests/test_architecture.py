@@ -33,8 +33,8 @@ ORDER = {
     "pipelines/services": "schemas names queue rounds jobs inference agreement gold annotation triage "
     "reviews categories benchmarks detectors generators endpoints locations training_free training_preview "
     "preflight model_card round_options runs training images studies todo exchange admin standalone",
-    "storage": "addresses locations tables prompt_search migrations repositories engine catalog accounts "
-    "stores migrate workspace references identity job_queue maintenance opening queries",
+    "storage": "addresses locations tables prompt_search migrations repositories engine catalog passwords "
+    "accounts stores migrate workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
     "ui": "config web runs home account importing annotate curate train treat rounds study admin gradio "
     "label_studio desks server",
@@ -63,6 +63,7 @@ ALLOWED = {
         "storage.opening",
         "storage.catalog",
         "storage.accounts",
+        "storage.passwords",
         "dataengine.records",
         "dataengine.csv_files",
         "dataengine.images",

@@ -1,12 +1,27 @@
 """Settings of the web server."""
 
+from ipaddress import ip_network
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
 from dataengine.config import Config
 
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.*\-]+(:[0-9]{1,5})?$")]
+
+SubPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*$")]
+
+
+def network(text: str) -> str:
+    """The text of an address or a network. Raises `ValueError` for anything else."""
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address or network, such as 127.0.0.1 or 10.0.0.0/8") from None
+    return text
+
+
+Network = Annotated[str, AfterValidator(network)]
 
 
 class ServerConfig(Config):
@@ -18,8 +33,13 @@ class ServerConfig(Config):
     """Port to listen on; 0 takes a free one."""
     allowed_hosts: tuple[str, ...] = ()
     """Further host names of the server; loopback and the bound address always work."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Addresses and networks of reverse proxies ("127.0.0.1", "10.0.0.0/8"), whose X-Forwarded-For, -Proto,
+    -Host, -Port, -Prefix and Forwarded headers are believed; those of others are ignored."""
+    root_path: SubPath = ""
+    """Sub-path of the pages ("/clinic") behind a proxy that sends no X-Forwarded-Prefix."""
     secure_cookies: bool = False
-    """Mark cookies Secure: set it when the server stands behind HTTPS."""
+    """Mark cookies Secure: set it behind HTTPS, unless a trusted proxy sends X-Forwarded-Proto."""
     session_hours: float = 12.0
     """Hours after which a sign-in ends."""
     lease_minutes: float = 15.0
@@ -32,7 +52,8 @@ class ServerConfig(Config):
     body_seconds: float = 60.0
     """Seconds within which a request's body has to arrive."""
     login_failures: int = 10
-    """Wrong passwords for one name, or from one address, within ten minutes before sign-in pauses."""
+    """Wrong passwords for one name from one address within ten minutes before sign-in pauses there; five
+    times as many for all names."""
     allowed_networks: tuple[str, ...] = ()
     """Private networks ("10.0.0.0/8", "127.0.0.1/32") in which an admin may register endpoints."""
     embed_in: tuple[Origin, ...] = ()

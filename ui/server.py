@@ -33,12 +33,22 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.desks import DESKS
+from ui.web.connections import bounded_connections
 from ui.web.desk import Desk, Site, access_table, page_route
-from ui.web.gate import RETRY_SECONDS, UNAVAILABLE, AuthMiddleware
+from ui.web.gate import UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
 from ui.web.logs import log_to_file, logger
-from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
+from ui.web.middleware import (
+    RETRY_SECONDS,
+    BodyLimit,
+    RequestLog,
+    ResponseHeaders,
+    SameSite,
+    SignInLine,
+    is_loopback,
+)
 from ui.web.pages import STATIC, message_page
+from ui.web.proxies import Forwarded, UnderPrefix, path_of
 from ui.web.sessions import SessionManager
 from ui.web.sign_in import auth_routes
 
@@ -81,6 +91,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.mount("/static", CachedFiles(directory=STATIC))
     answer_errors(app)
     # The last one added sees a request first.
+    app.add_middleware(UnderPrefix)
     app.add_middleware(
         BodyLimit,
         access=access,
@@ -89,9 +100,11 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
         uploads=settings.max_upload_bytes,
     )
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
+    app.add_middleware(SignInLine)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)
     app.add_middleware(RequestLog)
+    app.add_middleware(Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path)
     return app
 
 
@@ -173,10 +186,10 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(ClinicError)
     async def refused(request: Request, error: ClinicError) -> Response:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), 500)
-        if request.url.path == "/api/login" and status == 403:
+        if path_of(request.scope) == "/api/login" and status == 403:
             status = 401
         if status >= 500:
-            logger.error("failed", extra={"path": request.url.path, "reason": str(error)})
+            logger.error("failed", extra={"path": path_of(request.scope), "reason": str(error)})
         unknown = getattr(request.state, "person", None) is None
         hidden = unknown and isinstance(error, WorkspaceUnusable)
         answer = worded(request, status, UNAVAILABLE if hidden else str(error))
@@ -195,7 +208,7 @@ def answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
-        logger.exception("broken", extra={"path": request.url.path}, exc_info=error)
+        logger.exception("broken", extra={"path": path_of(request.scope)}, exc_info=error)
         return worded(request, 500, "internal server error; the server log has the details")
 
 
@@ -248,6 +261,7 @@ def server_for(app: FastAPI) -> uvicorn.Server:
     return uvicorn.Server(
         uvicorn.Config(
             app,
+            http=bounded_connections(),
             log_config=None,
             access_log=False,
             server_header=False,

@@ -239,6 +239,7 @@ def users_arguments(parser: argparse.ArgumentParser) -> None:
         each.add_argument("--role", action="append", choices=ROLES, required=True, help="may be repeated")
     for name, summary in (
         ("password", "set a new password and end the user's sessions"),
+        ("link", "print a link that signs the user in once, within ten minutes, without a password"),
         ("deactivate", "deactivate an account and end its sessions"),
         ("activate", "activate a deactivated account"),
         ("remove", "delete an account; its labels and votes are kept"),
@@ -263,6 +264,10 @@ def users(call: Call) -> Any:
         accounts.set_roles(workspace, given.name, given.role, actor, keep_admin=False)
     elif action == "password":
         accounts.set_password(workspace, given.name, password, actor)
+    elif action == "link":
+        path = accounts.sign_in_link(workspace, given.name, actor)
+        call.say(f"append this to the server's address, within ten minutes:\n{path}")
+        return {"path": path}
     elif action in ("deactivate", "activate", *FORMER.values()):
         active = action in ("activate", FORMER["activate"])
         accounts.set_active(workspace, given.name, active, actor, keep_admin=False)
@@ -338,6 +343,7 @@ COMMANDS = (
         examples=(
             "clinic users add ada --role admin",
             "clinic users roles ben --role annotator --role rater",
+            "clinic users link ada",
         ),
     ),
     Command(

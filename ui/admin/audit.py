@@ -103,4 +103,4 @@ def place(page: int, shown: int, total: int, asked: tuple[Any, ...]) -> str:
     names = ("actor", "topic", "since", "until", "text")
     query = urlencode({name: value for name, value in zip(names, asked, strict=True) if value})
     first = page * PAGE + 1
-    return f"{first}–{first + shown - 1} of {total} · [Export as CSV](/api/admin/audit.csv?{query})"
+    return f"{first}–{first + shown - 1} of {total} · [Export as CSV](../api/admin/audit.csv?{query})"

@@ -195,7 +195,8 @@ def backup_state(workspace: Workspace, name: str) -> list[Any]:
     """What can be done with one backup: its link, and what restoring does."""
     file = backups.backup_file(workspace, name)
     text = (
-        f"**{plain(name)}** · {plain(size(file.stat().st_size))} · [Download](/api/admin/backups/{name})\n\n"
+        f"**{plain(name)}** · {plain(size(file.stat().st_size))} · "
+        f"[Download](../api/admin/backups/{name})\n\n"
         "*Check it* restores it in a scratch folder, compares every row and file, and deletes the scratch. "
         "*Restore* writes its workspace to a new folder beside this one, in "
         f"{plain(str(workspace.path.parent))}, and changes nothing here. To use it, stop the server and "

@@ -6,6 +6,7 @@ other `import` or `export` is refused.
 """
 
 import json
+import posixpath
 import re
 from functools import cache
 from pathlib import Path
@@ -76,18 +77,23 @@ def _add(address: str, names: dict[str, str], parts: list[str], above: tuple[str
     source = COMMENT.sub("", _file_of(address).read_text(encoding="utf-8"))
     imports = IMPORT.findall(source)
     for _, needed in imports:
-        _add(needed, names, parts, (*above, address))
+        _add(_resolve(needed, address), names, parts, (*above, address))
     exported = EXPORT.findall(source)
     body = EXPORT.sub("", IMPORT.sub("", source))
     if other := OTHER.search(body):
         raise ValueError(f"{address} cannot be bundled: {other.group()!r} is not a form that is known here")
     taken = "".join(
-        f"const {{ {' '.join(what.replace(' as ', ': ').split())} }} = {names[needed]};\n"
+        f"const {{ {' '.join(what.replace(' as ', ': ').split())} }} = {names[_resolve(needed, address)]};\n"
         for what, needed in imports
     )
     names[address] = f"module{len(names)}"
     returned = f"return {{ {', '.join(exported)} }};\n"
     parts.append(f"const {names[address]} = (() => {{\n{taken}{body}{returned}}})();\n")
+
+
+def _resolve(needed: str, address: str) -> str:
+    """The address of a module that the one at `address` imports."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(address), needed))
 
 
 def _file_of(address: str) -> Path:

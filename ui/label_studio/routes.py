@@ -16,7 +16,8 @@ from starlette.responses import Response
 from dataengine.errors import AccessDenied
 from pipelines.services.exchange import label_studio
 from storage.workspace import Workspace
-from ui.web.throttle import Throttle
+from ui.web.gate import address_of
+from ui.web.throttle import Throttle, site_of
 
 SECRET_HEADER = "X-Clinic-Secret"
 ANNOTATED = frozenset({"ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"})
@@ -54,7 +55,7 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
     failures = Throttle(FAILURES)
 
     def require_secret(request: Request) -> None:
-        address = request.client.host if request.client else ""
+        address = site_of(address_of(request))
         if failures.blocked(address):
             raise AccessDenied("too many wrong secrets from this address; wait ten minutes")
         if not hmac.compare_digest(

@@ -10,10 +10,12 @@ from dataengine.errors import AccessDenied, InputRefused
 from dataengine.records import Invitation, Study, now
 from pipelines.services.studies import invitations
 from pipelines.services.studies.invitations import EXPIRED, Invite, admit, check_participant, hash_of
+from storage.workspace import Workspace
 from ui.web.access import ADMINS
 from ui.web.gate import address_of
 from ui.web.pages import render
 from ui.web.sessions import Person, Requires, SessionManager
+from ui.web.throttle import Throttle, site_of
 
 Inviter = Annotated[Person, Requires(ADMINS, "inviting raters")]
 Token = Annotated[str, Form(max_length=100)]
@@ -30,6 +32,7 @@ class EndInvitations(BaseModel):
 def joining_routes(session_manager: SessionManager) -> APIRouter:
     """/join and the routes under /api/invitations."""
     routes, workspace = APIRouter(), session_manager.workspace
+    guesses = Throttle(session_manager.settings.login_failures)
 
     @routes.post("/api/invitations")
     def invite(wanted: Invite, person: Inviter) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
         if has_session(session_manager, request):
             return RedirectResponse("/study", 303)
         try:
-            study = invited(session_manager, invitation, address_of(request))[1]
+            study = invited(workspace, guesses, invitation, address_of(request))[1]
             check_participant(participant)
         except AccessDenied as error:
             return join_page("", "", as_sentence(error), 403)
@@ -62,7 +65,7 @@ def joining_routes(session_manager: SessionManager) -> APIRouter:
         if has_session(session_manager, request):
             return RedirectResponse("/study", 303)
         try:
-            found, study = invited(session_manager, invitation, address_of(request))
+            found, study = invited(workspace, guesses, invitation, address_of(request))
             new = admit(workspace, found, study, participant)
         except AccessDenied as error:
             return join_page("", "", as_sentence(error), 403)
@@ -95,15 +98,14 @@ def has_session(session_manager: SessionManager, request: Request) -> bool:
     return session_manager.person_in(request.headers)[0] is not None
 
 
-def invited(session_manager: SessionManager, token: str, address: str) -> tuple[Invitation, Study]:
-    """A valid invitation and its study. Raises `AccessDenied`; repeated guesses are throttled."""
-    if session_manager.by_address.blocked(address):
-        raise AccessDenied("too many failed attempts from this address; wait ten minutes")
-    with session_manager.workspace.catalog(read_only=True) as catalog:
+def invited(workspace: Workspace, guesses: Throttle, token: str, address: str) -> tuple[Invitation, Study]:
+    """A valid invitation and its study. Raises `AccessDenied`; only unknown links count as guesses."""
+    with workspace.catalog(read_only=True) as catalog:
         found = catalog.invitations.find(hash_of(token))
         study = catalog.studies.get(found.study_id) if found else None
     if found is None or study is None:
-        session_manager.by_address.fail(address)
+        if not guesses.attempt(site_of(address)):
+            raise AccessDenied("too many unknown invitation links from this address; wait ten minutes")
         raise AccessDenied(EXPIRED)
     if found.expires <= now() or found.taken >= found.places or study.state != "open":
         raise AccessDenied(EXPIRED)

@@ -13,12 +13,10 @@ from dataengine.errors import ClinicError
 from ui.web.access import PUBLIC, AccessTable, may, role_words, within
 from ui.web.cookies import COOKIE, forget
 from ui.web.logs import logger
-from ui.web.middleware import SAFE_METHODS, refused
+from ui.web.middleware import RETRY_SECONDS, SAFE_METHODS, refused
 from ui.web.pages import message_page
 from ui.web.sessions import CSRF_HEADER, SessionManager
 
-RETRY_SECONDS = 5
-"""When a browser may ask again for what a full disk, the database or the blob store kept from it."""
 UNAVAILABLE = "the catalog's database does not answer; try again in a minute, or ask an admin"
 """What people who are not signed in are told: the reason, in the server's log, can name the database."""
 

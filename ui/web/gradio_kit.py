@@ -21,9 +21,10 @@ POLL_SECONDS = 3.0
 LISTED = 6
 MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:$]")
 
-HEAD = """<link rel="icon" href="/static/mark.svg">
-<link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/gradio.css">
-<script type="module" src="/static/shell.js"></script>"""
+HEAD = """<link id="clinic-root" rel="home" href="../"><link rel="icon" href="../static/mark.svg">
+<link rel="stylesheet" href="../static/style.css"><link rel="stylesheet" href="../static/gradio.css">
+<script type="module" src="../static/shell.js"></script>"""
+"""Addresses from one level below the server's root, wherever that is."""
 
 READING: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 """How events that answer at once are bound: one request, where Gradio's queue takes two and a stream."""

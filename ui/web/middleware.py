@@ -6,7 +6,9 @@ Plain ASGI, so that streams of the desks pass untouched.
 import asyncio
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,14 +17,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataengine.bounds import BODY_MEMORY, check_json
 from dataengine.errors import InputRefused
-from ui.web.access import AccessTable
+from storage.passwords import BUSY
+from ui.web.access import PUBLIC, AccessTable
 from ui.web.logs import logger
+from ui.web.pages import message_page
 from ui.web.policy import inline_sources
+from ui.web.proxies import BELIEVED, DEFAULT_PORTS, IGNORED, PROBLEM
+from ui.web.throttle import WaitingLine, site_of
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 SIGNED = "/label-studio/images/"
 """Label Studio pages may embed these: the URL is signed, and no cookie is involved."""
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+STRANGERS, STRANGER_SECONDS = 200, 15.0
+"""Bodies of people who are not signed in that are read at the same time, and how long each may take."""
+
+SIGN_IN_PATHS = frozenset({"/login", "/api/login"})
+SIGN_INS, SIGN_INS_PER_ADDRESS = 64, 8
+"""Sign-ins that are checked or wait for it, in all and of one address."""
+RETRY_SECONDS = 5
+"""When a browser may ask again for what a full disk, a crowd, the database or the blob store kept from it."""
 
 FOREVER = "public, max-age=31536000, immutable"
 HASHED = re.compile(
@@ -42,6 +57,49 @@ HEADERS = {
 def refused(status: int, message: str) -> Response:
     """The response to a refused request."""
     return JSONResponse({"error": message}, status)
+
+
+def refused_page(headers: Headers, status: int, message: str) -> Response:
+    """The same, as a page for browsers that navigate."""
+    if "text/html" in headers.get("accept", ""):
+        return message_page("Request refused", f"{message[:1].upper()}{message[1:]}.", status)
+    return refused(status, message)
+
+
+CROSS_SITE = "cross-site requests are refused"
+
+
+def foreign_origin(headers: Headers, scope: Scope, origin: str) -> str:
+    """Why a request with this Origin is refused; "" if it came from a page of ours.
+
+    A browser that says `same-origin` is believed about a port that a proxy left out of Host: no page can make
+    it say so.
+    """
+    host, sent = headers.get("host", ""), urlsplit(origin)
+    scheme, own_page = scope["scheme"], headers.get("sec-fetch-site") == "same-origin"
+    if authority(origin) == authority(f"{scheme}://{host}"):
+        return ""
+    if sent.scheme != scheme and sent.netloc.lower() == host.lower():
+        # Without a trusted proxy nothing is known of the scheme in the browser.
+        believed = scope["state"].get(BELIEVED)
+        return f"{CROSS_SITE}: {sent.scheme} is not the X-Forwarded-Proto of the proxy" if believed else ""
+    if host_name(sent.netloc) != host_name(host):
+        return CROSS_SITE
+    if own_page:
+        return ""
+    return (
+        f"{CROSS_SITE}: the browser's address is {origin}, but the Host header says {host}; a proxy must "
+        "send Host with its port, or X-Forwarded-Host or X-Forwarded-Port"
+    )
+
+
+def authority(url: str) -> tuple[str, str, int | None]:
+    """Scheme, host and port of an origin, the default port written out."""
+    parts = urlsplit(url)
+    try:
+        return parts.scheme, parts.hostname or "", parts.port or DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return parts.scheme, "", None
 
 
 def host_name(netloc: str) -> str:
@@ -70,13 +128,18 @@ class SameSite:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = None if scope["type"] == "lifespan" else self.problem(scope)
         if problem:
-            await refused(*problem)(scope, receive, send)
+            status, message = problem
+            if scope["state"].get(IGNORED):
+                message += "; X-Forwarded headers were ignored, since the proxy is not in trusted_proxies"
+            await refused_page(Headers(scope=scope), status, message)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     def problem(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
+        if scope["state"].get(PROBLEM):
+            return 400, scope["state"][PROBLEM]
         if host_name(host) not in self.hosts:
             return 421, "this host name is not allowed; add it to allowed_hosts"
         if scope["type"] == "websocket":
@@ -84,12 +147,36 @@ class SameSite:
         if scope["method"] in SAFE_METHODS and scope["path"].startswith(SIGNED):
             return None
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "cross-site requests are refused"
+        if origin is not None and (foreign := foreign_origin(headers, scope, origin)):
+            return 403, foreign
         navigates = headers.get("sec-fetch-mode") == "navigate" and scope["method"] in SAFE_METHODS
         if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not navigates:
-            return 403, "cross-site requests are refused"
+            return 403, CROSS_SITE
         return None
+
+
+class SignInLine:
+    """Lets a limited number of sign-ins in, of one address only a few: their passwords take long to check.
+
+    More are told to come again before anything is read or looked up, so that a thousand at once cost those
+    who are at work little.
+    """
+
+    def __init__(self, app: ASGIApp, places: int = SIGN_INS, per_address: int = SIGN_INS_PER_ADDRESS) -> None:
+        self.app = app
+        self.line = WaitingLine(places, per_address)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] not in SIGN_IN_PATHS:
+            await self.app(scope, receive, send)
+            return
+        with self.line.place(site_of((scope.get("client") or ("", 0))[0])) as placed:
+            if placed:
+                await self.app(scope, receive, send)
+                return
+        answer = refused_page(Headers(scope=scope), 503, BUSY)
+        answer.headers["Retry-After"] = str(RETRY_SECONDS)
+        await answer(scope, receive, send)
 
 
 class BodyLimit:
@@ -105,6 +192,7 @@ class BodyLimit:
         self.largest = largest
         self.uploads = uploads
         self.seconds = seconds
+        self.strangers: OrderedDict[asyncio.Timeout, None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
@@ -118,18 +206,35 @@ class BodyLimit:
         try:
             if not announced.isdigit() or int(announced) > limit:
                 raise InputRefused
-            async with asyncio.timeout(self.seconds):
+            async with self.in_time(scope["path"]):
                 body = await self.read(receive, limit)
         except InputRefused:
             answer: ASGIApp = refused(413, f"the request body is larger than {limit} bytes")
         except TimeoutError:
-            late = refused(408, f"the request body did not arrive within {self.seconds:g} seconds")
+            late = refused(408, "the request body did not arrive in time")
             late.headers["Connection"] = "close"
             answer = late
         else:
             answer = too_dense(headers, body) or self.app
             receive = replay(body, receive)
         await answer(scope, receive, send)
+
+    @asynccontextmanager
+    async def in_time(self, path: str) -> AsyncIterator[None]:
+        """Ends what takes too long; of strangers also the oldest, where too many send at the same time."""
+        if self.access.allowed_roles(path) != PUBLIC:
+            async with asyncio.timeout(self.seconds):
+                yield
+            return
+        async with asyncio.timeout(min(STRANGER_SECONDS, self.seconds)) as timeout:
+            if len(self.strangers) >= STRANGERS:
+                oldest, _ = self.strangers.popitem(last=False)
+                oldest.reschedule(asyncio.get_running_loop().time())
+            self.strangers[timeout] = None
+            try:
+                yield
+            finally:
+                self.strangers.pop(timeout, None)
 
     def upload_refusal(self, headers: Headers) -> Response | None:
         """The refusal of files that are too large together; others are written to disk as they arrive."""

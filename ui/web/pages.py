@@ -2,6 +2,7 @@
 `pages/`, a desk's templates in its own folder.
 """
 
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from starlette.responses import HTMLResponse
 
 UI = Path(__file__).parents[1]
 STATIC = Path(__file__).parent / "static"
+ROOT: ContextVar[str] = ContextVar("root", default="")
+"""The sub-path of our pages in the browser's address, such as "/clinic", while a request is answered."""
 
 
 @cache
@@ -21,7 +24,7 @@ def templates() -> Environment:
 
 def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
     """A page from the template of that path below `ui/`."""
-    return HTMLResponse(templates().get_template(template).render(**values), status)
+    return HTMLResponse(templates().get_template(template).render(root=ROOT.get(), **values), status)
 
 
 def login_page(

@@ -23,13 +23,19 @@ from storage import accounts
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.web.access import require
-from ui.web.cookies import COOKIE, FORM_PATH, cookies_of, forget, form_cookie, session_cookie
+from ui.web.cookies import COOKIE, FORM_PATH, cookies_of, forget, form_cookie, is_secure, session_cookie
 from ui.web.middleware import is_loopback
-from ui.web.throttle import Throttle
+from ui.web.throttle import Throttle, site_of
 
 CSRF_HEADER = "X-Clinic-CSRF"
 KEY_FILE = "session.key"
 SEEN_SECONDS = 60.0
+ALL_NAMES = 5
+"""How many times as many wrong passwords one address may give for all names as for one."""
+WAIT = "wait ten minutes, or ask an admin for a sign-in link"
+NOBODY = "somebody"
+REFUSALS_KEPT = 100
+"""Refused sign-ins that the audit trail keeps of one hour, whoever sends more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +71,10 @@ class SessionManager:
         self.workspace = workspace
         self.settings = settings
         self.start_token = settings.start_token or secrets.token_urlsafe(24)
-        self.by_address = Throttle(settings.login_failures)
+        self.by_person = Throttle(settings.login_failures)
+        self.by_address = Throttle(settings.login_failures * ALL_NAMES)
+        self.start_links = Throttle(settings.login_failures)
+        self.refusals = Throttle(REFUSALS_KEPT, seconds=3600)
         self.signer = Signer(signing_key(workspace), salt="clinic.session", digest_method=hashlib.sha256)
         self.local: dict[str, LocalSession] = {}
         self.seen: dict[str, float] = {}
@@ -81,21 +90,63 @@ class SessionManager:
 
     def sign_in(self, name: str, password: str, address: str, client: str = "") -> Person:
         """A new session of the browser `client`. Raises `AccessDenied` for wrong names, passwords, and too
-        many attempts."""
-        if self.by_address.blocked(address):
-            raise AccessDenied("too many failed attempts from this address; wait ten minutes")
+        many attempts.
+
+        Attempts count for the name and the address together, and for the address: what others try elsewhere
+        keeps nobody out.
+        """
+        site = site_of(address)
+        pair = f"{name}\n{site}"
+        if not self.by_address.attempt(site):
+            raise AccessDenied(f"too many failed attempts from this address; {WAIT}")
+        if not self.by_person.attempt(pair):
+            self.by_address.forgive(site)
+            raise AccessDenied(f"too many failed attempts for this name from this address; {WAIT}")
+        try:
+            person = self.with_password(name, password, client)
+        except AccessDenied:
+            self.note_refusal(name)
+            raise
+        except ClinicError:
+            self.by_person.forgive(pair)
+            self.by_address.forgive(site)
+            raise
+        self.by_person.clear(pair)
+        self.by_address.forgive(site)
+        return person
+
+    def enter_by_link(self, link: str, client: str) -> Person:
+        """The session for a sign-in link of `clinic users link`, which counts no failures: nobody guesses
+        256 random bits. Raises `AccessDenied`."""
         with self.workspace.catalog() as catalog:
-            try:
-                seconds = 3600 * self.settings.session_hours
-                token, session = accounts.sign_in(catalog, name, password, seconds, client)
-                user = catalog.users.get(session.user)
-            except AccessDenied:
-                self.by_address.fail(address)
-                raise
-            finally:
-                catalog.commit()
-        self.by_address.clear(address)
+            seconds = 3600 * self.settings.session_hours
+            token, session = accounts.enter_by_link(catalog, link, seconds, client)
+            user = catalog.users.get(session.user)
+            catalog.commit()
         return person_with(user, session.csrf, token)
+
+    def with_password(self, name: str, password: str, client: str) -> Person:
+        """The session of whoever knows this password. Raises `AccessDenied`."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            stored = catalog.users.password_hash(name)
+        account = accounts.check_password(name, password, stored)
+        with self.workspace.catalog() as catalog:
+            token, session = accounts.enter(catalog, account, 3600 * self.settings.session_hours, client)
+            user = catalog.users.get(session.user)
+            catalog.commit()
+        return person_with(user, session.csrf, token)
+
+    def note_refusal(self, name: str) -> None:
+        """Append a refused sign-in to the audit trail, of an unknown name without it: it may be a password
+        that was typed into the wrong field.
+        """
+        if not self.refusals.attempt("all"):
+            return
+        with self.workspace.catalog() as catalog:
+            subject = name if catalog.users.password_hash(name) is not None else ""
+            actor = subject or NOBODY
+            catalog.audit.add(AuditEvent(actor=actor, action="session.refused", subject=subject))
+            catalog.commit()
 
     def adopt(self, person: Person, name: str) -> None:
         """Let the browser that made the first account go on as its person: its session becomes theirs."""
@@ -111,8 +162,9 @@ class SessionManager:
     def enter_with_token(self, start_token: str, address: str) -> Person:
         """A session for the start-up token. Raises `AccessDenied`."""
         right = hmac.compare_digest(start_token.encode(), self.start_token.encode())
-        if self.by_address.blocked(address) or not (right and self.open_to_token()):
-            self.by_address.fail(address)
+        site = site_of(address)
+        if self.start_links.blocked(site) or not (right and self.open_to_token()):
+            self.start_links.fail(site)
             raise AccessDenied("this start-up link is invalid or has expired")
         token = secrets.token_urlsafe(32)
         session = LocalSession(
@@ -170,7 +222,7 @@ class SessionManager:
         before they were named by port.
         """
         given = cookies_of(headers)
-        if cookie := given.get(session_cookie(headers, self.settings.secure_cookies)):
+        if cookie := given.get(session_cookie(headers, self.is_secure(headers))):
             return self.person(cookie), False
         former = given.get(COOKIE)
         return (self.person(former), True) if former else (None, False)
@@ -182,19 +234,23 @@ class SessionManager:
         cookie, which lasts `seconds`, or as long as sign-ins do.
         """
         response.set_cookie(
-            session_cookie(headers, self.settings.secure_cookies),
+            session_cookie(headers, self.is_secure(headers)),
             self.signer.sign(person.token).decode(),
             max_age=int(3600 * self.settings.session_hours if seconds is None else seconds),
             httponly=True,
             samesite="lax",
-            secure=self.settings.secure_cookies,
+            secure=self.is_secure(headers),
         )
-        response.delete_cookie(form_cookie(headers, self.settings.secure_cookies), path=FORM_PATH)
+        response.delete_cookie(form_cookie(headers, self.is_secure(headers)), path=FORM_PATH)
         return response
 
     def end_session(self, headers: Headers, response: Response) -> Response:
         """The response, telling the browser to drop its session cookie."""
-        return forget(response, session_cookie(headers, self.settings.secure_cookies), COOKIE)
+        return forget(response, session_cookie(headers, self.is_secure(headers)), COOKIE)
+
+    def is_secure(self, headers: Headers) -> bool:
+        """Whether cookies for the browser that sent these headers are marked Secure."""
+        return is_secure(headers, self.settings.secure_cookies)
 
     def form_token(self, nonce: str) -> str:
         """The token that the sign-in form must send with its cookie."""

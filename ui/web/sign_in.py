@@ -4,20 +4,25 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
+from functools import partial
 from typing import Annotated
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Form, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from dataengine.errors import AccessDenied
 from pipelines.services.queue import workers_alive
+from storage.passwords import AT_ONCE
 from ui.web.access import may
 from ui.web.cookies import FORM_PATH, form_cookie
 from ui.web.desk import Desk, Site, listed
 from ui.web.gate import address_of
 from ui.web.pages import login_page, start_link_page
-from ui.web.sessions import SignedIn, person_of
+from ui.web.sessions import Person, SignedIn, person_of
 
 BROWSERS = (
     ("Edg/", "Edge"),
@@ -61,11 +66,17 @@ class Credentials(BaseModel):
 def auth_routes(site: Site) -> APIRouter:
     """Sign-in, sign-out, and the current session."""
     routes, session_manager = APIRouter(), site.session_manager
+    hashing = CapacityLimiter(AT_ONCE)
+
+    async def signed_in(request: Request, name: str, password: str) -> Person:
+        address = address_of(request)
+        work = partial(session_manager.sign_in, name, password, address, browser_of(request))
+        return await run_sync(work, limiter=hashing)
 
     def form(request: Request, target: str, problem: str = "", status: int = 200, name: str = "") -> Response:
         if session_manager.open_to_token():
             return start_link_page(problem, status)
-        secure = session_manager.settings.secure_cookies
+        secure = session_manager.is_secure(request.headers)
         cookie = form_cookie(request.headers, secure)
         nonce = request.cookies.get(cookie) or secrets.token_urlsafe(16)
         token = session_manager.form_token(nonce)
@@ -74,42 +85,45 @@ def auth_routes(site: Site) -> APIRouter:
         return page
 
     @routes.get("/login")
-    def show_form(request: Request, next: str = "/", token: str = "") -> Response:
-        if not token:
+    def show_form(request: Request, next: str = "/", token: str = "", link: str = "") -> Response:
+        if not token and not link:
             return form(request, next)
         try:
-            person = session_manager.enter_with_token(token, address_of(request))
+            person = (
+                session_manager.enter_by_link(link, browser_of(request))
+                if link
+                else session_manager.enter_with_token(token, address_of(request))
+            )
         except AccessDenied as error:
             return form(request, next, str(error).capitalize() + ".", 403)
         answer = RedirectResponse(safe_target(next, site.desks), 303)
         return session_manager.create_session(request.headers, answer, person)
 
     @routes.post("/login")
-    def sign_in(
+    async def sign_in(
         request: Request,
         name: Annotated[str, Form(max_length=128)],
         password: Annotated[str, Form(max_length=1024)],
         form_token: Annotated[str, Form(max_length=256)] = "",
         next: Annotated[str, Form(max_length=2048)] = "/",
     ) -> Response:
-        secure = session_manager.settings.secure_cookies
+        secure = session_manager.is_secure(request.headers)
         nonce = request.cookies.get(form_cookie(request.headers, secure), "")
+        again = partial(run_in_threadpool, form, request, next)
         if not nonce or not hmac.compare_digest(
             form_token.encode(), session_manager.form_token(nonce).encode()
         ):
-            return form(request, next, "This form has expired. Please try again.", 403, name)
+            return await again("This form has expired. Please try again.", 403, name)
         try:
-            person = session_manager.sign_in(name, password, address_of(request), browser_of(request))
+            person = await signed_in(request, name, password)
         except AccessDenied as error:
-            return form(request, next, str(error).capitalize() + ".", 403, name)
+            return await again(str(error).capitalize() + ".", 403, name)
         answer = RedirectResponse(safe_target(next, site.desks), 303)
         return session_manager.create_session(request.headers, answer, person)
 
     @routes.post("/api/login")
-    def sign_in_json(request: Request, credentials: Credentials) -> Response:
-        person = session_manager.sign_in(
-            credentials.name, credentials.password, address_of(request), browser_of(request)
-        )
+    async def sign_in_json(request: Request, credentials: Credentials) -> Response:
+        person = await signed_in(request, credentials.name, credentials.password)
         answer = JSONResponse({"csrf": person.csrf, "roles": list(person.roles)})
         return session_manager.create_session(request.headers, answer, person)
 

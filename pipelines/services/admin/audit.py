@@ -48,6 +48,8 @@ VERBS = {
     "session.open": "signed in",
     "session.close": "signed out",
     "session.refused": "failed to sign in",
+    "password.refused": "gave a wrong current password",
+    "session.link": "made a sign-in link for",
     "session.end": "ended sessions of",
     "job.request": "requested",
     "job.cancel": "cancelled",

@@ -8,6 +8,7 @@ from dataengine.records import AuditEvent, Session, User, now
 from storage import accounts
 from storage.catalog import Catalog
 from storage.maintenance import rename_person
+from storage.passwords import PasswordHash, hash_new_password, password_matches
 from storage.queries.people import WorkDone, work_by_person
 from storage.workspace import Workspace
 
@@ -27,10 +28,12 @@ def add_user(
     Where an admin's page adds it (`keep_admin`) and it is not the first, its person has to choose another
     password after signing in.
     """
+    accounts.check_name(name)
+    hashed = hash_new_password(password)
     with workspace.catalog() as catalog:
         first = not catalog.users.count()
         must_change = keep_admin and not first
-        accounts.create_user(catalog, name, password, roles, actor, must_change)
+        accounts.create_user(catalog, name, hashed, roles, actor, must_change)
         if keep_admin and first and "admin" not in roles:
             raise InputRefused(
                 "the first account must have the admin role, because it disables the start-up link"
@@ -57,22 +60,42 @@ def set_password(
     """Change a password and end the person's sessions; with `must_change` they have to choose another one
     after signing in. Raises `NotFound`, `InputRefused`.
     """
+    hashed = hash_new_password(password)
     with workspace.catalog() as catalog:
-        accounts.set_password(catalog, name, password, actor, must_change)
+        accounts.set_password(catalog, name, hashed, actor, must_change)
         catalog.commit()
 
 
 def change_own_password(workspace: Workspace, token: str, current: str, password: str) -> None:
     """Change the password of the person whose session has this token, and end their other sessions.
 
-    Raises `AccessDenied` for a wrong current password, or a session that has ended; `InputRefused`.
+    Raises `AccessDenied` for a wrong current password, or a session that has ended; `InputRefused` for the
+    same or an invalid new password.
     """
+    with workspace.catalog(read_only=True) as catalog:
+        name = accounts.required_session(catalog, token)[0].user
+        accounts.check_guesses(catalog, name)
+        stored = catalog.users.password_hash(name)
+    matches = password_matches(current, stored)
+    if matches and password == current:
+        raise InputRefused("the new password is the current one; choose another")
+    new = hash_new_password(password) if matches else PasswordHash()
     with workspace.catalog() as catalog:
         try:
             session, _ = accounts.required_session(catalog, token)
-            accounts.change_own_password(catalog, session, current, password)
+            matches = matches and catalog.users.password_hash(name) == stored
+            accounts.change_own_password(catalog, session, matches, new)
         finally:
             catalog.commit()
+
+
+def sign_in_link(workspace: Workspace, name: str, actor: str) -> str:
+    """The path of a link that signs a person in once, within ten minutes, however many passwords were
+    guessed. Raises `NotFound`, `Conflict`."""
+    with workspace.catalog() as catalog:
+        token = accounts.make_link(catalog, name, actor)
+        catalog.commit()
+    return f"/login?link={token}"
 
 
 def set_active(workspace: Workspace, name: str, active: bool, actor: str, keep_admin: bool = True) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dataengine.errors import AccessDenied, Conflict, InputRefused
 from dataengine.records import AuditEvent, Guest, Invitation, Study, now
 from storage import accounts
+from storage.passwords import NO_PASSWORD
 from storage.workspace import Workspace
 
 EXPIRED = "this invitation has expired or is used up, or its study is closed; ask the sender for a new one"
@@ -96,18 +97,18 @@ def admit(workspace: Workspace, found: Invitation, study: Study, participant: st
     """A new rater's session, which ends with the invitation. Raises `AccessDenied`, also for a participant
     who has joined already, `InputRefused` for an invalid participant id.
 
-    The account's password is random and never stored, so the session is its only way in.
+    No password matches what is stored for the account, so the session is its only way in.
     """
     check_participant(participant)
-    name, password, at = name_of_guest(study, participant), secrets.token_urlsafe(32), now()
+    name, at = name_of_guest(study, participant), now()
     with workspace.catalog() as catalog:
         if participant and catalog.guests.find(name):
             raise AccessDenied(JOINED)
         if not catalog.invitations.take(found.token_hash, at):
             raise AccessDenied(EXPIRED)
-        accounts.create_user(catalog, name, password, ["rater"], f"invitation by {found.created_by}")
+        accounts.create_user(catalog, name, NO_PASSWORD, ["rater"], f"invitation by {found.created_by}")
         catalog.guests.add(Guest(name=name, study_id=study.id))
-        token, session = accounts.sign_in(catalog, name, password, found.expires - at)
+        token, session = accounts.new_session(catalog, name, found.expires - at)
         catalog.audit.add(AuditEvent(actor=name, action="invitation.take", subject=study.id))
         catalog.commit()
     return Admission(name=name, roles=("rater",), csrf=session.csrf, token=token, seconds=found.expires - at)

@@ -1,14 +1,15 @@
 // The own account: change the password, see and end sessions.
-import { currentSession, forgetSession, get, post } from "/static/api.js";
-import { $, h, input, panel, query, tell } from "/static/dom.js";
-import { when } from "/static/format.js";
+import { urlOf } from "../root.js";
+import { currentSession, forgetSession, get, post } from "../api.js";
+import { $, h, input, panel, query, tell } from "../dom.js";
+import { when } from "../format.js";
 
 const SHORTEST = 10;
 
 // Where to go on after a forced change: a path of this server, else the home page.
 function target() {
   const next = new URL(query().next ?? "/", location.origin);
-  return next.origin === location.origin ? next.pathname + next.search + next.hash : "/";
+  return next.origin === location.origin ? urlOf(next.pathname) + next.search + next.hash : urlOf("/");
 }
 
 function passwordForm(account) {
@@ -65,7 +66,7 @@ async function draw() {
     view.replaceChildren(h("h1", {}, account.local ? "No accounts yet" : account.name), ...body(account));
     view.dataset.ready = "account";
   } catch (error) {
-    if (error.status === 401) return location.assign("/login?next=/account");
+    if (error.status === 401) return location.assign(urlOf("/login?next=/account"));
     view.replaceChildren(h("p", { class: "note bad" }, error.message));
   }
 }

@@ -1,5 +1,5 @@
 // Finds the connected components of an artifact map in a worker: it gets the map once, then one threshold at a time.
-import { components } from "/static/annotate/geometry.js";
+import { components } from "./geometry.js";
 
 let map = null;
 

@@ -1,8 +1,10 @@
 // Browser storage: drafts after every stroke, and an outbox of answers that the server has not confirmed.
 // Both belong to a person and survive a closed tab, a dead server and a signed-out session.
 
+import { root } from "../root.js";
+
 const opened = new Promise((done, failed) => {
-  const request = indexedDB.open("clinic-annotate", 1);
+  const request = indexedDB.open(`clinic-annotate${root}`, 1);
   request.onupgradeneeded = () => {
     request.result.createObjectStore("drafts", { keyPath: ["person", "image"] });
     request.result.createObjectStore("outbox", { keyPath: "key" });

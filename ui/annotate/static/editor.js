@@ -1,12 +1,12 @@
 // The canvas and its tools: image, artifact map, label map; brush, suggestions, classes, undo, zoom, keys. It
 // knows no server and no queue, and several may stand on one page.
-import { h, partsOf } from "/static/dom.js";
-import { classColour } from "/static/palette.js";
-import { actionOf, keyOf } from "/static/annotate/keys.js";
-import { PointerTools } from "/static/annotate/pointer_tools.js";
-import { Suggestions } from "/static/annotate/suggestions.js";
-import { Looks } from "/static/annotate/looks.js";
-import { View } from "/static/annotate/view.js";
+import { h, partsOf } from "../dom.js";
+import { classColour } from "../palette.js";
+import { actionOf, keyOf } from "./keys.js";
+import { PointerTools } from "./pointer_tools.js";
+import { Suggestions } from "./suggestions.js";
+import { Looks } from "./looks.js";
+import { View } from "./view.js";
 
 const REPEATING = ["smaller", "larger", "undo", "redo", "zoom-in", "zoom-out", "next-region", "previous-region"];
 

@@ -1,24 +1,26 @@
 // The annotation page: shows the current image, edits and submits its label map, loads the next image.
-import { Unreachable, currentSession, get, post } from "/static/api.js";
-import { $ } from "/static/dom.js";
-import { ActiveTimer } from "/static/annotate/active_timer.js";
-import { packed, runs, unpacked } from "/static/annotate/codec.js";
-import { Editor } from "/static/annotate/editor.js";
-import { keyOf } from "/static/annotate/keys.js";
-import { askReason, showComments, showOutbox, wireKeys } from "/static/annotate/panels.js";
-import { Segmenter } from "/static/annotate/segment.js";
-import { OutboxSender } from "/static/annotate/outbox.js";
-import { drafts, outbox } from "/static/annotate/draft_store.js";
-import { TaskQueue, keepLeases, load } from "/static/annotate/task_queue.js";
-import { OwnAnswers } from "/static/annotate/own_answers.js";
-import { answerPainter, answerText, endTour, isShown, practice, showLesson, tourIsDue, verdict } from "/static/annotate/tour.js";
-import { Triage } from "/static/annotate/triage.js";
+import { root, urlOf } from "../root.js";
+import { Unreachable, currentSession, get, post } from "../api.js";
+import { $ } from "../dom.js";
+import { ActiveTimer } from "./active_timer.js";
+import { packed, runs, unpacked } from "./codec.js";
+import { Editor } from "./editor.js";
+import { keyOf } from "./keys.js";
+import { askReason, showComments, showOutbox, wireKeys } from "./panels.js";
+import { Segmenter } from "./segment.js";
+import { OutboxSender } from "./outbox.js";
+import { drafts, outbox } from "./draft_store.js";
+import { TaskQueue, keepLeases, load } from "./task_queue.js";
+import { OwnAnswers } from "./own_answers.js";
+import { answerPainter, answerText, endTour, isShown, practice, showLesson, tourIsDue, verdict } from "./tour.js";
+import { Triage } from "./triage.js";
 
 const RETRY_MS = 5000;
 const SERVER_DRAFT_MS = 4000;
 const CLASSES = ["shape distortion", "unreasonable content", "watermark"];
 
 const { name: person, roles } = await currentSession();
+const CURRENT = `clinic.current.${person}${root}`;
 const tasks = new TaskQueue(person), timer = new ActiveTimer();
 const editor = new Editor($("bench"), { changed: drawn }), { desk, pointer, view } = editor;
 const say = (...message) => editor.say(...message);
@@ -117,7 +119,7 @@ function show(loaded) {
   showLesson(loaded);
   $("empty").hidden = true;
   $("comment-button").disabled = Boolean(loaded.lesson);
-  if (!loaded.lesson) localStorage.setItem(`clinic.current.${person}`, task.image.id);
+  if (!loaded.lesson) localStorage.setItem(CURRENT, task.image.id);
   say(loaded.restored ? "Draft restored." : task.answer && !task.note && task.lease ? "Your earlier answer." : "");
   showTools();
 }
@@ -209,7 +211,7 @@ async function answer(clean) {
 async function leaveOrAdvance({ task }) {
   if (!back || task.image.id !== wanted) return advance();
   await sender.flush();
-  if (!(await outbox.of(person)).length) return location.assign(back);
+  if (!(await outbox.of(person)).length) return location.assign(urlOf(back));
   return advance();
 }
 
@@ -350,13 +352,13 @@ showTools();
 sender.flush();
 if (back) {
   $("back").hidden = false;
-  $("back").href = back;
+  $("back").href = urlOf(back);
 }
 const first = numbers();
 countAgain(first);
 if (wanted) await reserve();
 else if (tourIsDue(await first)) await beginTour().catch(() => {});
-await advance(wanted ?? localStorage.getItem(`clinic.current.${person}`));
+await advance(wanted ?? localStorage.getItem(CURRENT));
 document.body.dataset.ready = "true";
 
 // An image that Curate opened leaves the queue when its page is left without an answer; here its page is back.

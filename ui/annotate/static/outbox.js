@@ -1,6 +1,6 @@
 // Sends the entries of the outbox one after another until it is empty, and reports how many are left.
-import { Refused, forgetSession, currentSession, post } from "/static/api.js";
-import { outbox } from "/static/annotate/draft_store.js";
+import { Refused, forgetSession, currentSession, post } from "../api.js";
+import { outbox } from "./draft_store.js";
 
 const PAUSES_MS = [1000, 2000, 4000, 8000, 15000];
 

@@ -1,7 +1,7 @@
 // My answers: a person's own answers, searched by prompt, class and state; one is opened again while it may be changed.
-import { get } from "/static/api.js";
-import { $, h } from "/static/dom.js";
-import { classColour } from "/static/palette.js";
+import { get } from "../api.js";
+import { $, h } from "../dom.js";
+import { classColour } from "../palette.js";
 
 const STATES = { unreviewed: "not reviewed", returned: "returned", approved: "approved" };
 const PAUSE_MS = 250;

@@ -1,7 +1,7 @@
 // Panels of the desk: keys and their remapping, skip reasons, comments, the guideline.
-import { get, post } from "/static/api.js";
-import { $, h } from "/static/dom.js";
-import { ACTIONS, keyOf, remap, resetKeys, written } from "/static/annotate/keys.js";
+import { get, post } from "../api.js";
+import { $, h } from "../dom.js";
+import { ACTIONS, keyOf, remap, resetKeys, written } from "./keys.js";
 
 // ---- keys ----
 

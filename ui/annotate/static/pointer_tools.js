@@ -1,6 +1,6 @@
 // Pointer tools on the stage: paint, erase, lasso, fill, wand, segment, accept and reject, pan, pinch.
-import { flood, middle, polygon, wand } from "/static/annotate/geometry.js";
-import { classColour } from "/static/palette.js";
+import { flood, middle, polygon, wand } from "./geometry.js";
+import { classColour } from "../palette.js";
 
 const CORNER_PX = 4;
 const PALM_PX = 60;

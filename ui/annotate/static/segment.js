@@ -1,7 +1,7 @@
 // Segment anything: a box, clicks or a word prompt the model; each mask replaces the one before.
-import { post } from "/static/api.js";
-import { h } from "/static/dom.js";
-import { unpacked } from "/static/annotate/codec.js";
+import { post } from "../api.js";
+import { h } from "../dom.js";
+import { unpacked } from "./codec.js";
 
 export class Segmenter {
   // `act` runs one action at a time and shows errors.

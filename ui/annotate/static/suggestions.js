@@ -1,13 +1,14 @@
 // The artifact map's connected components at a threshold: outlined, stepped through, accepted into the label map, rejected.
-import { regionMask } from "/static/annotate/geometry.js";
-import { classColour } from "/static/palette.js";
+import { urlOf } from "../root.js";
+import { regionMask } from "./geometry.js";
+import { classColour } from "../palette.js";
 
 const PAINTED_SHARE = 0.9;
 const SMALLEST_SHARE = 0.00015;
 
 export class Suggestions {
   // `worker` runs codec_worker.js.
-  constructor(changed, worker = new Worker("/static/annotate/codec_worker.js", { type: "module" })) {
+  constructor(changed, worker = new Worker(urlOf("/static/annotate/codec_worker.js"), { type: "module" })) {
     Object.assign(this, { changed, worker });
     this.worker.addEventListener("message", ({ data }) => this.arrive(data));
     this.turn = 0;

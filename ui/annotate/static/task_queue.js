@@ -1,10 +1,10 @@
 // The task queue: the current image and two prefetched, decoded ones, all leased.
-import { get, post, request } from "/static/api.js";
-import { unpacked, unrun } from "/static/annotate/codec.js";
-import { drafts, outbox } from "/static/annotate/draft_store.js";
-import { resized } from "/static/annotate/geometry.js";
-import { LabelMap } from "/static/annotate/label_map.js";
-import { heatBitmap } from "/static/annotate/view.js";
+import { get, post, request } from "../api.js";
+import { unpacked, unrun } from "./codec.js";
+import { drafts, outbox } from "./draft_store.js";
+import { resized } from "./geometry.js";
+import { LabelMap } from "./label_map.js";
+import { heatBitmap } from "./view.js";
 
 const AHEAD = 2;
 const MOST_NAMED = 16;

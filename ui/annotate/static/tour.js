@@ -1,9 +1,10 @@
 // The first-run tour: three practice images with known answers, on the real desk; nothing is sent to the server.
-import { post } from "/static/api.js";
-import { $ } from "/static/dom.js";
-import { LabelMap } from "/static/annotate/label_map.js";
-import { unpacked } from "/static/annotate/codec.js";
-import { heatBitmap } from "/static/annotate/view.js";
+import { urlOf } from "../root.js";
+import { post } from "../api.js";
+import { $ } from "../dom.js";
+import { LabelMap } from "./label_map.js";
+import { unpacked } from "./codec.js";
+import { heatBitmap } from "./view.js";
 
 const NEVER = "clinic.tour";
 const ENOUGH = 0.4;
@@ -15,12 +16,12 @@ export const endTour = () => post("/api/annotate/tour").catch(() => {});
 
 // The practice images, as the desk shows a task.
 export async function practice(classes) {
-  const lessons = await (await fetch("/static/annotate/practice.json")).json();
+  const lessons = await (await fetch(urlOf("/static/annotate/practice.json"))).json();
   return Promise.all(lessons.map(async (lesson, at) => {
     const { width, height } = lesson, count = width * height;
     const truth = await unpacked(lesson.truth, count);
     const confidence = lesson.suspected ? (await unpacked(lesson.suspected, count)).map((level) => 2 * level) : null;
-    const response = await fetch(`/static/annotate/${lesson.file}`);
+    const response = await fetch(urlOf(`/static/annotate/${lesson.file}`));
     const task = {
       lease: null, image: { id: `practice-${at + 1}`, width, height, prompt: lesson.prompt, category: `practice ${at + 1} of ${lessons.length}` },
       map: confidence && { detector: "the practice detector", threshold: 0.5, note: "" }, classes, revision: 0, comments: 0, tools: [],

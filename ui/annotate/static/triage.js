@@ -1,7 +1,7 @@
 // Triage: a dozen images of one category; click the flawed ones, Enter confirms the rest as clean, once every image
 // was on the screen for long enough. A confirmed batch can be taken back.
-import { get, post } from "/static/api.js";
-import { $, h } from "/static/dom.js";
+import { get, post } from "../api.js";
+import { $, h } from "../dom.js";
 
 const TICK_MS = 100;
 const MOSTLY = 0.6;

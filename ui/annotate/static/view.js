@@ -1,9 +1,9 @@
 // The view: canvases of the stage's own size, never of the image's, which show the visible part of the image,
 // map and labels. A stroke repaints only the part of the label canvas that it changed. Nothing is ever read back
 // from a canvas. All painting happens once per frame.
-import { partsOf } from "/static/dom.js";
-import { united } from "/static/annotate/label_map.js";
-import { MAP_COLOUR, classTints } from "/static/palette.js";
+import { partsOf } from "../dom.js";
+import { united } from "./label_map.js";
+import { MAP_COLOUR, classTints } from "../palette.js";
 
 const LARGEST_SCALE = 40;
 const OPAQUE = new Uint32Array(classTints(255).buffer);

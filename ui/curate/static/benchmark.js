@@ -1,8 +1,8 @@
 // The benchmark builder: sample by strata, collect labels, resolve disagreements, freeze.
-import { get, post } from "/static/api.js";
-import { h, importButton, input, nothing, panel, tell } from "/static/dom.js";
-import { count, percent, when } from "/static/format.js";
-import { drawLabels, labelOf, mergedOf, pixels } from "/static/images.js";
+import { get, post } from "../api.js";
+import { h, importButton, input, nothing, panel, tell } from "../dom.js";
+import { count, percent, when } from "../format.js";
+import { drawLabels, labelOf, mergedOf, pixels } from "../images.js";
 import { openCanvas, peoplePicker, selectedPeople } from "./assign.js";
 
 const SHOWN = 60;

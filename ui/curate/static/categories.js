@@ -1,7 +1,7 @@
 // Hard categories, with thresholds that show how many images would be sent to annotators; and the balance of labels.
-import { get, post } from "/static/api.js";
-import { h, importButton, input, nothing, panel, select, tell } from "/static/dom.js";
-import { count, number, percent } from "/static/format.js";
+import { get, post } from "../api.js";
+import { h, importButton, input, nothing, panel, select, tell } from "../dom.js";
+import { count, number, percent } from "../format.js";
 import { workButton } from "./work.js";
 import { peoplePicker, selectedPeople } from "./assign.js";
 

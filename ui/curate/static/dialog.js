@@ -1,5 +1,5 @@
 // A form in a dialog.
-import { h, say } from "/static/dom.js";
+import { h, say } from "../dom.js";
 
 // Shows the fields and awaits `send(form)` when they are submitted. Stays open with the error if that fails;
 // resolves to its answer, or to null when it was closed.

@@ -1,8 +1,8 @@
 // Near-duplicates: the groups that the import found, and what becomes of their images.
-import { get, post } from "/static/api.js";
-import { address, h, nothing, say, tell } from "/static/dom.js";
-import { count } from "/static/format.js";
-import { thumbnail } from "/static/images.js";
+import { get, post } from "../api.js";
+import { address, h, nothing, say, tell } from "../dom.js";
+import { count } from "../format.js";
+import { thumbnail } from "../images.js";
 import { openImage } from "./large_view.js";
 
 export async function duplicates(root, { choices, asked, go, again, current }) {

@@ -1,9 +1,9 @@
 // Export the images of a filter, or a published training set: a job writes one .zip, which is downloaded.
-import { get, post } from "/static/api.js";
-import { address, h, select, tell } from "/static/dom.js";
-import { count, when } from "/static/format.js";
-import { openDialog } from "/static/runs/dialog.js";
-import { followJob } from "/static/runs/job.js";
+import { get, post } from "../api.js";
+import { address, h, select, tell } from "../dom.js";
+import { count, when } from "../format.js";
+import { openDialog } from "../runs/dialog.js";
+import { followJob } from "../runs/job.js";
 
 // `filter` is a selection in the words of the page's address: { source: "imported", category: "hand", … }.
 export async function openExport(filter = {}) {

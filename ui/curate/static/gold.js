@@ -1,6 +1,6 @@
 // Gold images: labels that a curator is sure of, shown to annotators unmarked.
-import { del, post } from "/static/api.js";
-import { h, tell } from "/static/dom.js";
+import { del, post } from "../api.js";
+import { h, tell } from "../dom.js";
 
 const WHY = "Every annotator gets each gold image once, unmarked. Only curators see the scores, under Agreement.";
 

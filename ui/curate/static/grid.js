@@ -1,8 +1,8 @@
 // The grid: filters in the address, pages by key, the detector's map on hover, and one image enlarged.
-import { get } from "/static/api.js";
-import { address, h, importButton, nothing, select, tell } from "/static/dom.js";
-import { count, number, percent } from "/static/format.js";
-import { drawHeat, thumbnail } from "/static/images.js";
+import { get } from "../api.js";
+import { address, h, importButton, nothing, select, tell } from "../dom.js";
+import { count, number, percent } from "../format.js";
+import { drawHeat, thumbnail } from "../images.js";
 import { openImage } from "./large_view.js";
 import { Selection } from "./selection.js";
 import { similar, similarity } from "./similar.js";

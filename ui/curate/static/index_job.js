@@ -1,6 +1,6 @@
 // What a view shows while its data has yet to be computed: the button that asks for it, then the job's progress.
-import { currentSession, post } from "/static/api.js";
-import { h, tell } from "/static/dom.js";
+import { currentSession, post } from "../api.js";
+import { h, tell } from "../dom.js";
 
 // `text` says what is missing, `label` is the button, `path` asks for the job. `show(job)` takes the job from the
 // view's own refresh: the open or failed one, or null.

@@ -1,8 +1,8 @@
 // One image large: zoom and pan, the maps of several detectors side by side, labels, facts and history.
-import { currentSession, get } from "/static/api.js";
-import { address, h, nothing, query, say, select, tell } from "/static/dom.js";
-import { number, percent, when } from "/static/format.js";
-import { drawHeat, drawLabels, labelOf, pixels } from "/static/images.js";
+import { currentSession, get } from "../api.js";
+import { address, h, nothing, query, say, select, tell } from "../dom.js";
+import { number, percent, when } from "../format.js";
+import { drawHeat, drawLabels, labelOf, pixels } from "../images.js";
 import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
 import { repairPanel } from "./repairs.js";

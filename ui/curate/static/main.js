@@ -1,6 +1,6 @@
 // The curation desk: one page with ten views.
-import { get } from "/static/api.js";
-import { router } from "/static/router.js";
+import { get } from "../api.js";
+import { router } from "../router.js";
 import { benchmark } from "./benchmark.js";
 import { balance, categories } from "./categories.js";
 import { images } from "./grid.js";

@@ -1,8 +1,8 @@
 // The map: every image is a point, alike ones lie together. Pan, zoom, and a lasso that filters the grid.
-import { get } from "/static/api.js";
-import { address, h, nothing, say, select } from "/static/dom.js";
-import { count } from "/static/format.js";
-import { thumbnail } from "/static/images.js";
+import { get } from "../api.js";
+import { address, h, nothing, say, select } from "../dom.js";
+import { count } from "../format.js";
+import { thumbnail } from "../images.js";
 import { indexJob } from "./index_job.js";
 import { openImage } from "./large_view.js";
 import { corners, isInside } from "./lasso.js";

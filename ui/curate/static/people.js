@@ -1,8 +1,8 @@
 // Agreement between annotators, their scores on gold images, and their comments.
-import { get, post } from "/static/api.js";
-import { h, nothing, panel, tell } from "/static/dom.js";
-import { count, number, percent, when } from "/static/format.js";
-import { thumbnail } from "/static/images.js";
+import { get, post } from "../api.js";
+import { h, nothing, panel, tell } from "../dom.js";
+import { count, number, percent, when } from "../format.js";
+import { thumbnail } from "../images.js";
 
 export async function people(root) {
   const [agreement, gold, feedback] = await Promise.all(["agreement", "gold", "comments"].map((name) => get(`/api/curate/people/${name}`)));

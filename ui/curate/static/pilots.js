@@ -1,7 +1,7 @@
 // Pilots: some images that several people label, and what a campaign would take by their pace.
-import { get } from "/static/api.js";
-import { address, h, nothing, panel } from "/static/dom.js";
-import { count, number, percent, when } from "/static/format.js";
+import { get } from "../api.js";
+import { address, h, nothing, panel } from "../dom.js";
+import { count, number, percent, when } from "../format.js";
 
 const images = (n) => `${count(n)} image${n === 1 ? "" : "s"}`;
 const figure = (value, label) => h("div", {}, h("b", {}, value), h("span", {}, label));

@@ -1,5 +1,5 @@
 // The map's points: their columns as the server sends them, colours, the nearest one, and how they are painted.
-import { number } from "/static/format.js";
+import { number } from "../format.js";
 
 export const SIDE = 65535;
 const CELLS = 256, UNKNOWN = 255;

@@ -1,9 +1,10 @@
 // Repairs: ask for one of an image, compare before and after, accept or reject.
-import { get, post } from "/static/api.js";
-import { address, h, input, nothing, panel, select, tell } from "/static/dom.js";
+import { urlOf } from "../root.js";
+import { get, post } from "../api.js";
+import { address, h, input, nothing, panel, select, tell } from "../dom.js";
 import { workButton } from "./work.js";
-import { count, number, percent, when } from "/static/format.js";
-import { pixels } from "/static/images.js";
+import { count, number, percent, when } from "../format.js";
+import { pixels } from "../images.js";
 
 const STATES = [["proposed", "Proposed"], ["accepted", "Accepted"], ["rejected", "Rejected"]];
 const LOOK_AGAIN_MS = 1500;
@@ -27,7 +28,7 @@ export async function repairs(root, { choices, asked, go, again }) {
 
 async function compare() {
   const made = await tell(post("/api/studies/repairs"), "Study opened.");
-  if (made) location.assign(`/study?view=results&study=${made.id}`);
+  if (made) location.assign(urlOf(`/study?view=results&study=${made.id}`));
 }
 
 async function decide(repairs, accept) {

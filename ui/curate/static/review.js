@@ -1,8 +1,8 @@
 // Review: a list of labels, and for one image the prediction, the label and the merged label side by side.
-import { get, post } from "/static/api.js";
-import { address, h, nothing, select, tell } from "/static/dom.js";
-import { count, number, percent, when } from "/static/format.js";
-import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "/static/images.js";
+import { get, post } from "../api.js";
+import { address, h, nothing, select, tell } from "../dom.js";
+import { count, number, percent, when } from "../format.js";
+import { drawHeat, drawLabels, forget, labelOf, mergedOf, pixels, thumbnail } from "../images.js";
 import { openCanvas } from "./assign.js";
 import { goldMark, makeGold } from "./gold.js";
 import { workButton } from "./work.js";

@@ -1,7 +1,7 @@
 // Images selected in the grid, across pages, and what can be done to them.
-import { post } from "/static/api.js";
-import { h, input, select, tell } from "/static/dom.js";
-import { count } from "/static/format.js";
+import { post } from "../api.js";
+import { h, input, select, tell } from "../dom.js";
+import { count } from "../format.js";
 import { peoplePicker, selectedPeople } from "./assign.js";
 import { ask } from "./dialog.js";
 

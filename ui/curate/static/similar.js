@@ -1,8 +1,8 @@
 // The images most alike one, or the button that makes them findable.
-import { get } from "/static/api.js";
-import { h, nothing } from "/static/dom.js";
-import { count, number } from "/static/format.js";
-import { thumbnail } from "/static/images.js";
+import { get } from "../api.js";
+import { h, nothing } from "../dom.js";
+import { count, number } from "../format.js";
+import { thumbnail } from "../images.js";
 import { indexJob } from "./index_job.js";
 
 // `grid` takes the tiles that `tile(card)` makes.

@@ -1,6 +1,6 @@
 // Saved views of the grid: the filter and the order under a name.
-import { del, post } from "/static/api.js";
-import { address, h, input, tell } from "/static/dom.js";
+import { del, post } from "../api.js";
+import { address, h, input, tell } from "../dom.js";
 import { ask } from "./dialog.js";
 
 // `filters` are the grid's. The list is kept in `choices`, so that it outlives the grid.

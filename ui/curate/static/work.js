@@ -1,9 +1,9 @@
 // Work on the images of a filter, as jobs: find artifacts, sort by category, send to people, repair, export.
-import { get, post } from "/static/api.js";
-import { address, h, input, select, tell } from "/static/dom.js";
-import { count } from "/static/format.js";
-import { openDialog } from "/static/runs/dialog.js";
-import { followJob } from "/static/runs/job.js";
+import { get, post } from "../api.js";
+import { address, h, input, select, tell } from "../dom.js";
+import { count } from "../format.js";
+import { openDialog } from "../runs/dialog.js";
+import { followJob } from "../runs/job.js";
 import { numbers, openExport } from "./export.js";
 
 const images = (number) => `${count(number)} image${number === 1 ? "" : "s"}`;

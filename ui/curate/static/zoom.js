@@ -1,5 +1,5 @@
 // One zoom and one place for several panes that show the same image: wheel, drag, and the keys + − 0.
-import { h } from "/static/dom.js";
+import { h } from "../dom.js";
 
 const MOST = 40, STEP = 1.3;
 const EDITABLE = "input, select, textarea";

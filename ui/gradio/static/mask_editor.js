@@ -1,9 +1,9 @@
 // The mask editor as a Gradio component. Gradio calls this for every editor on the page; its value is JSON with
 // the image and the artifact map as files and the label map packed.
-import { packedAtOnce, unpacked } from "/static/annotate/codec.js";
-import { Editor } from "/static/annotate/editor.js";
-import { LabelMap } from "/static/annotate/label_map.js";
-import { heatBitmap } from "/static/annotate/view.js";
+import { packedAtOnce, unpacked } from "../annotate/codec.js";
+import { Editor } from "../annotate/editor.js";
+import { LabelMap } from "../annotate/label_map.js";
+import { heatBitmap } from "../annotate/view.js";
 
 export function mount({ element, props, trigger, watch }, workerSource) {
   const address = URL.createObjectURL(new Blob([workerSource], { type: "text/javascript" }));

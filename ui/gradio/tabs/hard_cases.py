@@ -32,7 +32,7 @@ def build(context: AppContext, tab: gr.Tab) -> None:
     send = gr.Button("Send to people", variant="primary")
     outcome = gr.Markdown()
     if context.desks:
-        gr.Markdown("[Images, reviews and benchmarks](/curate) are on the Curate desk.")
+        gr.Markdown("[Images, reviews and benchmarks](../curate) are on the Curate desk.")
 
     @checked(SELECTING, "seeing hard categories")
     def show(request: gr.Request) -> tuple[Any, ...]:

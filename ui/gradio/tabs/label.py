@@ -36,8 +36,8 @@ def build(context: AppContext, tab: gr.Tab) -> None:
         start = gr.Button("Next image")
     if context.desks:
         gr.Markdown(
-            "Guideline, practice, comments and your answers are at [/annotate](/annotate); "
-            "reviews are at [/curate](/curate)."
+            "Guideline, practice, comments and your answers are at [/annotate](../annotate); "
+            "reviews are at [/curate](../curate)."
         )
 
     @checked(ANNOTATORS, LABELLING)

@@ -41,7 +41,7 @@ def build(context: AppContext, tab: gr.Tab) -> None:
             )
             promote = gr.Button("Promote to champion", interactive=False)
     if context.desks:
-        gr.Markdown("All settings, worst images and calibration are on [the Train desk](/train).")
+        gr.Markdown("All settings, worst images and calibration are on [the Train desk](../train).")
     timer = gr.Timer(POLL_SECONDS, active=False)
 
     @checked(ENGINEERS, SEEING)

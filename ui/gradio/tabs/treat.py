@@ -78,8 +78,8 @@ def build(context: AppContext, tab: gr.Tab) -> None:
             )
     if context.desks:
         gr.Markdown(
-            "All settings and the strip over the updates are on [the Treat desk](/treat). "
-            "A [blind study](/study) says what people see."
+            "All settings and the strip over the updates are on [the Treat desk](../treat). "
+            "A [blind study](../study) says what people see."
         )
     timer = gr.Timer(POLL_SECONDS, active=False)
 

@@ -1,10 +1,10 @@
 // The import page: upload, a folder of the server, or the demo; then what to do with the images.
-import { get, post } from "/static/api.js";
-import { $, h, input, nothing, panel, say, select, tell } from "/static/dom.js";
-import { count } from "/static/format.js";
-import { router } from "/static/router.js";
-import { followJob } from "/static/runs/job.js";
-import { nextSteps } from "/static/curate/work.js";
+import { get, post } from "../api.js";
+import { $, h, input, nothing, panel, say, select, tell } from "../dom.js";
+import { count } from "../format.js";
+import { router } from "../router.js";
+import { followJob } from "../runs/job.js";
+import { nextSteps } from "../curate/work.js";
 import { chosen, dropped, itemsOf, sendFiles } from "./upload.js";
 
 const SOON_MS = 100, LOOK_AGAIN_MS = 400;

@@ -1,6 +1,6 @@
 // Sends files to the server: several at once, each in pieces, what has arrived before only by its hash.
-import { Refused, Unreachable, postBytes } from "/static/api.js";
-import { address } from "/static/dom.js";
+import { Refused, Unreachable, postBytes } from "../api.js";
+import { address } from "../dom.js";
 
 const AT_ONCE = 4;
 const HASHED_BYTES = 256 * 2 ** 20;

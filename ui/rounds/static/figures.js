@@ -1,8 +1,8 @@
 // What each round changed in the detector and the generator.
-import { get } from "/static/api.js";
-import { h, panel } from "/static/dom.js";
-import { figure, percent, when } from "/static/format.js";
-import { beforeAndAfter } from "/static/diagrams.js";
+import { get } from "../api.js";
+import { h, panel } from "../dom.js";
+import { figure, percent, when } from "../format.js";
+import { beforeAndAfter } from "../diagrams.js";
 import { state } from "./format.js";
 
 function chart(title, rows, read, write) {

@@ -1,5 +1,5 @@
 // Formats durations and states.
-import { h } from "/static/dom.js";
+import { h } from "../dom.js";
 
 export function lasting(seconds) {
   if (seconds === null || seconds === undefined) return "–";

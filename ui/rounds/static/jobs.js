@@ -1,6 +1,6 @@
 // Jobs with their logs, and the workers.
-import { get, post } from "/static/api.js";
-import { h, panel, tell } from "/static/dom.js";
+import { get, post } from "../api.js";
+import { h, panel, tell } from "../dom.js";
 import { ago, renew, state } from "./format.js";
 
 const OPEN = ["queued", "running"];

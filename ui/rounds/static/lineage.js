@@ -1,7 +1,7 @@
 // From a treated generator back to every label under it.
-import { get } from "/static/api.js";
-import { h, select } from "/static/dom.js";
-import { count, when } from "/static/format.js";
+import { get } from "../api.js";
+import { h, select } from "../dom.js";
+import { count, when } from "../format.js";
 import { names } from "./format.js";
 
 const counted = (values) => Object.entries(values).map(([name, number]) => `${count(number)} ${name}`).join(", ");

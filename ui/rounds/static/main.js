@@ -1,5 +1,5 @@
 // The rounds desk: four views, refreshed every few seconds while something is running.
-import { router } from "/static/router.js";
+import { router } from "../router.js";
 import { figures } from "./figures.js";
 import { jobs } from "./jobs.js";
 import { lineage } from "./lineage.js";

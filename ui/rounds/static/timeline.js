@@ -1,8 +1,8 @@
 // The timeline of one round, and the form that starts a new one.
-import { currentSession, get, post } from "/static/api.js";
-import { drawChecks } from "/static/runs/run.js";
-import { h, input, panel, select, tell } from "/static/dom.js";
-import { count, percent, when } from "/static/format.js";
+import { currentSession, get, post } from "../api.js";
+import { drawChecks } from "../runs/run.js";
+import { h, input, panel, select, tell } from "../dom.js";
+import { count, percent, when } from "../format.js";
 import { lasting, names, state } from "./format.js";
 
 const PARTS = [

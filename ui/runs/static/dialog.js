@@ -1,5 +1,5 @@
 // A dialog with a title; it removes itself when it is closed.
-import { h } from "/static/dom.js";
+import { h } from "../dom.js";
 
 export function openDialog(title, ...children) {
   const dialog = h("dialog", { class: "work card", "aria-label": title, onclose: () => dialog.remove() },

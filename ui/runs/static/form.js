@@ -1,5 +1,5 @@
 // A form built from the server's description of a configuration (ui/web/settings_form.py), and read back with its nesting.
-import { h } from "/static/dom.js";
+import { h } from "../dom.js";
 
 // fields → { node, read() → values, mark(message) }. `first` names the paths shown at the top; `replace` renders
 // some paths differently: path → (field) → { node, read }; `unused` hides some: path → (values) → whether.

@@ -1,7 +1,7 @@
 // Follows a job that a page asked for: progress, why it waits, its end.
-import { get, post } from "/static/api.js";
-import { h, tell } from "/static/dom.js";
-import { percent } from "/static/format.js";
+import { get, post } from "../api.js";
+import { h, tell } from "../dom.js";
+import { percent } from "../format.js";
 
 const LOOK_AGAIN_MS = 700;
 const OPEN = ["queued", "running"];

@@ -1,6 +1,6 @@
 // Register a detector or a generator: one that an admin allowed, or one that is shipped.
-import { get, post } from "/static/api.js";
-import { h, input, select, tell } from "/static/dom.js";
+import { get, post } from "../api.js";
+import { h, input, select, tell } from "../dom.js";
 import { followJob } from "./job.js";
 import { openDialog } from "./dialog.js";
 

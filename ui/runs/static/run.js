@@ -1,10 +1,11 @@
 // One run: state, rate, time left, curves, images, log; pause, cancel and resume.
-import { get, post } from "/static/api.js";
-import { h, nothing, panel, say, tell } from "/static/dom.js";
-import { figure, when } from "/static/format.js";
-import { drawHeatAt } from "/static/images.js";
-import { curveChart } from "/static/curves.js";
-import { meaning, metricName } from "/static/metrics.js";
+import { here } from "../root.js";
+import { get, post } from "../api.js";
+import { h, nothing, panel, say, tell } from "../dom.js";
+import { figure, when } from "../format.js";
+import { drawHeatAt } from "../images.js";
+import { curveChart } from "../curves.js";
+import { meaning, metricName } from "../metrics.js";
 
 const POLL_MS = 1000, CURVE_MS = 4000, IDLE_MS = 5000;
 const OPEN = ["queued", "running"];
@@ -38,7 +39,7 @@ export async function runView(root, { api, kind, id, back, groups, gallery, admi
   const result = h("div", {});
   let size = -1, drawn = -Infinity, shown = "", ended = false, panelOfCurves = null;
 
-  root.append(h("p", { class: "crumb" }, h("a", { href: location.pathname }, `← ${back}`)), head, after, result,
+  root.append(h("p", { class: "crumb" }, h("a", { href: here() }, `← ${back}`)), head, after, result,
     h("div", { class: "two" }, charts, images), panel("Log", log));
 
   async function press(what) {

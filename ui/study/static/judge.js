@@ -1,6 +1,7 @@
 // Judging pairs by keyboard or pointer. Both images pan and zoom together.
-import { get, post } from "/static/api.js";
-import { h, say, tell } from "/static/dom.js";
+import { urlOf } from "../root.js";
+import { get, post } from "../api.js";
+import { h, say, tell } from "../dom.js";
 import { QUESTIONS } from "./format.js";
 
 const SIDES = ["left", "tie", "right"];
@@ -150,7 +151,7 @@ export async function judge(root, { asked, go, current }) {
     count.textContent = place < judged.length ? `Judged ${place + 1} of ${judged.length}; a new answer replaces it` : `${pair.remaining} left`;
     bar.value = pair.done / (pair.done + pair.remaining);
     camera.reset();
-    for (const side of ["left", "right"]) images[side].src = pair[side];
+    for (const side of ["left", "right"]) images[side].src = urlOf(pair[side]);
     draw();
     await Promise.allSettled(Object.values(images).map((image) => image.decode()));
     began = performance.now();

@@ -1,7 +1,7 @@
 // The studies waiting for this rater; for makers also all studies and their progress.
-import { get } from "/static/api.js";
-import { h } from "/static/dom.js";
-import { percent, when } from "/static/format.js";
+import { get } from "../api.js";
+import { h } from "../dom.js";
+import { percent, when } from "../format.js";
 import { QUESTIONS } from "./format.js";
 
 const names = (questions) => questions.map((one) => QUESTIONS[one].name.toLowerCase()).join(", ");

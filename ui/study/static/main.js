@@ -1,6 +1,6 @@
 // Blind studies: judging for raters; creating, monitoring and closing for makers.
-import { get } from "/static/api.js";
-import { router } from "/static/router.js";
+import { get } from "../api.js";
+import { router } from "../router.js";
 import { judge } from "./judge.js";
 import { list } from "./list.js";
 import { make } from "./make.js";

@@ -1,6 +1,6 @@
 // A new study: which generators, which pairs, which questions.
-import { get, post } from "/static/api.js";
-import { h, input, say, select, tell } from "/static/dom.js";
+import { get, post } from "../api.js";
+import { h, input, say, select, tell } from "../dom.js";
 import { QUESTIONS } from "./format.js";
 
 const PRESETS = {

@@ -1,7 +1,8 @@
 // One study for its makers: progress, results, raters, invitations, closing.
-import { get, post } from "/static/api.js";
-import { h, say, tell } from "/static/dom.js";
-import { percent, when } from "/static/format.js";
+import { urlOf } from "../root.js";
+import { get, post } from "../api.js";
+import { h, say, tell } from "../dom.js";
+import { percent, when } from "../format.js";
 import { QUESTIONS, signed } from "./format.js";
 
 const interval = (pair) => (pair ? `${percent(pair[0])} to ${percent(pair[1])}` : "–");
@@ -50,7 +51,7 @@ function invitations(study, desk, again) {
     const made = await tell(post("/api/invitations", { study: study.id, hours: Number(hours.value), places: Number(places.value) }));
     if (!made) return;
     link.hidden = false;
-    link.replaceChildren(h("code", {}, new URL(made.path, location.href).href), h("span", { class: "soft" }, ` Copy it now; it will not be shown again. Expires ${when(made.expires)}. For Prolific or Mechanical Turk append `), h("code", {}, "&participant=ID"), h("span", { class: "soft" }, " with their placeholder for the person’s id."));
+    link.replaceChildren(h("code", {}, new URL(urlOf(made.path), location.href).href), h("span", { class: "soft" }, ` Copy it now; it will not be shown again. Expires ${when(made.expires)}. For Prolific or Mechanical Turk append `), h("code", {}, "&participant=ID"), h("span", { class: "soft" }, " with their placeholder for the person’s id."));
   }
   return h("section", { class: "card panel" }, h("h2", {}, "Invitations"), invited,
     h("div", { class: "line" }, h("label", { class: "field slim" }, h("span", {}, "Hours"), hours), h("label", { class: "field slim" }, h("span", {}, "Raters"), places),
@@ -71,7 +72,7 @@ function sheets(study, again) {
   };
   function download() {
     const rater = given();
-    if (rater) location.assign(`/api/studies/${study.id}/sheet.zip?rater=${encodeURIComponent(rater)}`);
+    if (rater) location.assign(urlOf(`/api/studies/${study.id}/sheet.zip?rater=${encodeURIComponent(rater)}`));
   }
   async function upload() {
     const rater = given();

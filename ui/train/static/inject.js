@@ -1,7 +1,7 @@
 // Artifacts injected into clean images: the form, with a sample of each kind of operation on pixels.
-import { get, post } from "/static/api.js";
-import { h, panel, say } from "/static/dom.js";
-import { form, labelled } from "/static/runs/form.js";
+import { get, post } from "../api.js";
+import { h, panel, say } from "../dom.js";
+import { form, labelled } from "../runs/form.js";
 
 const API = "/api/train/inject";
 const FIRST = ["images", "source", "generator", "copies", "injection.kinds", "injection.seed"];

@@ -1,15 +1,15 @@
 // The training desk: the champion, candidates, and training runs, which continue when the page is closed.
-import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, say, tell } from "/static/dom.js";
-import { figure, percent, when } from "/static/format.js";
-import { drawLabels, mapOf, mergedOf, pixels } from "/static/images.js";
-import { reliability } from "/static/diagrams.js";
-import { glossary, metric } from "/static/metrics.js";
-import { router } from "/static/router.js";
-import { form, labelled } from "/static/runs/form.js";
-import { registerButton } from "/static/runs/register.js";
-import { inject } from "/static/train/inject.js";
-import { curvesPanel, drawChecks, facts, flat, overlaid, pill, renamable, runList, runView, starter } from "/static/runs/run.js";
+import { currentSession, get, post } from "../api.js";
+import { h, nothing, panel, say, tell } from "../dom.js";
+import { figure, percent, when } from "../format.js";
+import { drawLabels, mapOf, mergedOf, pixels } from "../images.js";
+import { reliability } from "../diagrams.js";
+import { glossary, metric } from "../metrics.js";
+import { router } from "../router.js";
+import { form, labelled } from "../runs/form.js";
+import { registerButton } from "../runs/register.js";
+import { inject } from "./inject.js";
+import { curvesPanel, drawChecks, facts, flat, overlaid, pill, renamable, runList, runView, starter } from "../runs/run.js";
 
 const API = "/api/train";
 const HIGHER = ["pixel_ap", "iou", "auroc"];

@@ -1,8 +1,8 @@
 // An instance for a generator to learn (DreamBooth): the form, and its run up to “Treat these layers”.
-import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, say } from "/static/dom.js";
-import { form, labelled } from "/static/runs/form.js";
-import { drawChecks, runView, starter } from "/static/runs/run.js";
+import { currentSession, get, post } from "../api.js";
+import { h, nothing, panel, say } from "../dom.js";
+import { form, labelled } from "../runs/form.js";
+import { drawChecks, runView, starter } from "../runs/run.js";
 
 const API = "/api/treat/instances";
 const FIRST = ["generator", "images", "ids", "instance_prompt", "class_prompt", "class_images", "encoder", "name", "learning.updates"];

@@ -1,15 +1,15 @@
 // The treatment desk: start a treatment, follow it and its guard, compare before and after, download the LoRA.
-import { currentSession, get, post } from "/static/api.js";
-import { h, nothing, panel, say, tell } from "/static/dom.js";
-import { figure, when } from "/static/format.js";
-import { drawHeatAt, mapOf, pixels } from "/static/images.js";
-import { glossary, metric } from "/static/metrics.js";
-import { router } from "/static/router.js";
-import { form, grouped, labelled } from "/static/runs/form.js";
-import { registerButton } from "/static/runs/register.js";
-import { play } from "/static/treat/play.js";
-import { instance, learn } from "/static/treat/instance.js";
-import { curvesPanel, drawChecks, facts, flat, renamable, runList, runView, starter } from "/static/runs/run.js";
+import { currentSession, get, post } from "../api.js";
+import { h, nothing, panel, say, tell } from "../dom.js";
+import { figure, when } from "../format.js";
+import { drawHeatAt, mapOf, pixels } from "../images.js";
+import { glossary, metric } from "../metrics.js";
+import { router } from "../router.js";
+import { form, grouped, labelled } from "../runs/form.js";
+import { registerButton } from "../runs/register.js";
+import { play } from "./play.js";
+import { instance, learn } from "./instance.js";
+import { curvesPanel, drawChecks, facts, flat, renamable, runList, runView, starter } from "../runs/run.js";
 
 const API = "/api/treat";
 const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.rewards", "tuning.updates", "tuning.batch", "tuning.lora"];

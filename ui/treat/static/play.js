@@ -1,8 +1,9 @@
 // An image's sampling, step by step: x̂0, its change, what was abnormal, what was corrected.
-import { get, post } from "/static/api.js";
-import { h, panel, say, tell } from "/static/dom.js";
-import { figure, percent } from "/static/format.js";
-import { drawHeatAt, drawRegions, pixels } from "/static/images.js";
+import { urlOf } from "../root.js";
+import { get, post } from "../api.js";
+import { h, panel, say, tell } from "../dom.js";
+import { figure, percent } from "../format.js";
+import { drawHeatAt, drawRegions, pixels } from "../images.js";
 
 const API = "/api/treat/playback", POLL_MS = 1000, FRAME_MS = 400;
 const OVERLAYS = [["", "nothing"], ["change", "change since the step before"], ["abnormal", "what was abnormal"], ["corrected", "what was corrected"]];
@@ -54,7 +55,7 @@ function player({ image, prompt, seed, generator, correction, steps, difference 
 
   async function show() {
     const mine = ++turn, place = Number(slider.value), step = steps[place], ref = overlay.value ? step[overlay.value] : null;
-    frame.src = `${at}/frames/${step.clean}`;
+    frame.src = urlOf(`${at}/frames/${step.clean}`);
     frame.alt = `The predicted image at step ${place + 1} of ${steps.length}`;
     const facts = [`Step ${place + 1} of ${steps.length}, noise level ${figure(step.level)}.`];
     if (step.abnormal_share !== null) facts.push(`${percent(step.abnormal_share)} of the image changed abnormally.`);

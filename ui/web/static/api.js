@@ -1,5 +1,7 @@
 // Requests to the server: JSON, same origin, the session's CSRF token on everything that changes state.
 
+import { urlOf } from "./root.js";
+
 export class Refused extends Error {
   constructor(status, message) {
     super(message);
@@ -54,7 +56,7 @@ async function change(method, path, body, options) {
 // `fetch`, which names what happened when there is no answer.
 export async function request(path, options) {
   try {
-    return await fetch(path, options);
+    return await fetch(urlOf(path), options);
   } catch (error) {
     throw error.name === "AbortError" ? error : new Unreachable("Cannot reach the server. Please try again.");
   }

@@ -1,7 +1,8 @@
 // Curves over steps, drawn by uPlot: zoom, log axis, smoothing, values under the cursor, PNG; by mouse and keyboard.
-import { h } from "/static/dom.js";
-import { figure } from "/static/format.js";
-import uPlot from "/static/vendor/uplot.js";
+import { urlOf } from "./root.js";
+import { h } from "./dom.js";
+import { figure } from "./format.js";
+import uPlot from "./vendor/uplot.js";
 
 const HEIGHT = 260, SERIES = 6, MOST_DOTS = 40;
 const DASHES = [[], [7, 4], [2, 3], [10, 4, 2, 4]];
@@ -57,7 +58,7 @@ export function curveChart({ csv = () => null } = {}) {
     place.setAttribute("aria-label", `Curves of ${shown.map(({ name }) => name).join(", ") || "nothing yet"}. ${HELP}`);
     const address = csv();
     download.hidden = !address;
-    if (address) download.href = address;
+    if (address) download.href = urlOf(address);
     draw();
   }
 

@@ -1,7 +1,7 @@
 // Small diagrams in SVG, readable in light and dark: before and after, and a reliability diagram.
-import { h, svg } from "/static/dom.js";
-import { figure } from "/static/format.js";
-import { seriesColour } from "/static/palette.js";
+import { h, svg } from "./dom.js";
+import { figure } from "./format.js";
+import { seriesColour } from "./palette.js";
 
 const SMALL = { width: 520, height: 150, left: 46, right: 8, top: 8, bottom: 22 };
 const SQUARE = { width: 274, height: 272, left: 34, right: 10, top: 8, bottom: 34 };

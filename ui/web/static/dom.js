@@ -1,5 +1,7 @@
 // Builds elements, reads and writes addresses, shows messages. Text is only ever written as text.
 
+import { urlOf } from "./root.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 
 export const $ = (id) => document.getElementById(id);
@@ -7,9 +9,12 @@ export const $ = (id) => document.getElementById(id);
 // Finds the parts of one of several alike things on a page: by id where there is one, by `data-id` in copies.
 export const partsOf = (root) => (name) => root.querySelector(`#${name}, [data-id="${name}"]`);
 
+const ADDRESSES = new Set(["href", "src", "action"]);
+
 const present = (children) => children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false);
 
-// An HTML element: attributes, properties, `on…` listeners and a `style` object, then its children.
+// An HTML element: attributes, properties, `on…` listeners and a `style` object, then its children. Addresses are
+// paths of ours.
 export function h(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -17,7 +22,7 @@ export function h(tag, attributes = {}, ...children) {
     if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
     else if (name === "style") for (const [key, one] of Object.entries(value)) node.style.setProperty(key, one);
     else if (name in node && typeof value !== "string") node[name] = value;
-    else node.setAttribute(name, value === true ? "" : value);
+    else node.setAttribute(name, value === true ? "" : ADDRESSES.has(name) ? urlOf(value) : value);
   }
   node.append(...present(children));
   return node;

@@ -1,5 +1,6 @@
 // Images with overlays: the detector's map as a tint, people's label maps in class colours.
-import { HEAT, classTints } from "/static/palette.js";
+import { urlOf } from "./root.js";
+import { HEAT, classTints } from "./palette.js";
 
 const LABELS = classTints(185);
 const kept = new Map();
@@ -22,7 +23,7 @@ function raw(url) {
 export const forget = (id) => [...kept.keys()].filter((url) => url.includes(id)).forEach((url) => kept.delete(url));
 
 async function load(url) {
-  const response = await fetch(url);
+  const response = await fetch(urlOf(url));
   if (!response.ok) return null;
   const [height, width] = ["X-Height", "X-Width"].map((name) => Number(response.headers.get(name)));
   return { height, width, values: new Uint8Array(await response.arrayBuffer()) };

@@ -1,5 +1,5 @@
 // What a figure means in a few words, and which way is better.
-import { h } from "/static/dom.js";
+import { h } from "./dom.js";
 
 const LOWER = "Lower is better.", HIGHER = "Higher is better.";
 const METRICS = {

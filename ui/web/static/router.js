@@ -1,6 +1,7 @@
 // Client-side routing. The whole state of a page is in its address, links that begin with "?" stay on the page,
 // and a view that loads more slowly than the next click is never shown.
-import { $, address, h, query, say } from "/static/dom.js";
+import { urlOf } from "./root.js";
+import { $, address, h, query, say } from "./dom.js";
 
 const REFRESH_MS = 3000;
 
@@ -41,7 +42,7 @@ export function router({ home, title, views, nameOf = (asked) => asked.view, pre
       view.replaceChildren(root);
       if (shown?.refresh) keepFresh(shown.refresh, current);
     } catch (error) {
-      if (error.status === 401) return location.assign(`/login?next=${home}`);
+      if (error.status === 401) return location.assign(urlOf(`/login?next=${home}`));
       if (current()) view.replaceChildren(h("p", { class: "crumb" }, h("a", { href: home }, `← ${title}`)), h("p", { class: "note bad" }, error.message));
     }
     if (current()) view.dataset.ready = name;
@@ -57,13 +58,13 @@ export function router({ home, title, views, nameOf = (asked) => asked.view, pre
   // Shows the view that these values name; a new view starts at its top.
   function go(values = {}, { replace = false } = {}) {
     const before = named(), to = address(values);
-    history[replace ? "replaceState" : "pushState"](null, "", to === "?" ? home : to);
+    history[replace ? "replaceState" : "pushState"](null, "", to === "?" ? urlOf(home) : to);
     if (named() !== before) scrollTo(0, 0);
     return show();
   }
 
   function follow(event) {
-    const link = event.target.closest(`a[href^='?'], a[href='${home}']`);
+    const link = event.target.closest(`a[href^='?'], a[href='${urlOf(home)}']`);
     if (!link || event.defaultPrevented || event.metaKey || event.ctrlKey || event.shiftKey || event.button) return;
     event.preventDefault();
     history.pushState(null, "", link.getAttribute("href"));

@@ -1,6 +1,7 @@
 // The header of every page: navigation, worker status, the signed-in user.
-import { currentSession, forgetSession, get, post } from "/static/api.js";
-import { h } from "/static/dom.js";
+import { currentSession, forgetSession, get, post } from "./api.js";
+import { h } from "./dom.js";
+import { here, urlOf } from "./root.js";
 
 const WORKER_POLL_MS = 15000, FIRST_ACCOUNT_POLL_MS = 1500;
 
@@ -9,8 +10,7 @@ function brand() {
 }
 
 function navigation(areas) {
-  const here = location.pathname.replace(/\/$/, "");
-  return h("nav", { "aria-label": "Areas" }, areas.map(({ path, title }) => h("a", { href: path, "aria-current": here === path ? "page" : null }, title)));
+  return h("nav", { "aria-label": "Areas" }, areas.map(({ path, title }) => h("a", { href: path, "aria-current": here() === path ? "page" : null }, title)));
 }
 
 // The first Tab stop of a page: past the bar, to what the page is about.
@@ -33,8 +33,7 @@ function showCurrent(nav) {
 
 async function leave() {
   await post("/api/logout");
-  const here = location.pathname.replace(/(.)\/$/, "$1") + location.search + location.hash;
-  location.assign(`/login?${new URLSearchParams({ next: here })}`);
+  location.assign(urlOf(`/login?${new URLSearchParams({ next: here() + location.search + location.hash })}`));
 }
 
 async function watchWorker(sign) {
