@@ -232,7 +232,7 @@ def matching(image_filter: ImageFilter, category: bool = True) -> list[ColumnEle
     if image_filter.state == "unlabelled":
         conditions.append(~labelled)
     elif image_filter.state not in (None, "refused"):
-        conditions.append(images.id.in_(_in_state(image_filter.state)))
+        conditions.append(images.id.in_(in_state(image_filter.state)))
     return conditions
 
 
@@ -374,7 +374,8 @@ def newest_verdict(reviews: Any) -> ColumnElement[bool]:
     )
 
 
-def _in_state(state: str | None) -> Select[Any]:
+def in_state(state: State) -> Select[Any]:
+    """The images in a state other than "unlabelled" and "refused"; some of them several times."""
     labels, reviews, items = tables.labels.c, tables.reviews.c, tables.queue_items.c
     if state == "waiting":
         return select(items.image_id).where(items.done.is_(False))
