@@ -1,5 +1,6 @@
 """Counts beside the values of the grid's filters, and what the grid leaves out without a filter."""
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,15 +12,19 @@ from storage.queries.images import (
     COUNT_LIMIT,
     STATES,
     ImageFilter,
-    State,
     conditions_of,
+    count_of_images,
+    ids_within,
     in_state,
     newest_revision,
 )
 from storage.repositories.labels import MAX_FILTER_CLASS
+from storage.repositories.rows import chunks
 
 MOST_COUNTED = 50_000
-"""Rows up to which values are counted: beyond, counting takes longer than a person waits."""
+"""Images up to which values are counted: beyond, counting takes longer than a person waits."""
+MOST_JOINED = COUNT_LIMIT
+"""Images, and labels or tags, up to which one is looked up for each of the other."""
 COLUMNS: dict[str, tuple[str, ColumnElement[Any]]] = {
     "category": ("category", tables.images.c.category),
     "generator": ("generator_id", tables.images.c.generator_id),
@@ -39,12 +44,21 @@ class Others(NamedTuple):
     conditions: list[ColumnElement[bool]]
     total: int | None
     """None for more than `MOST_COUNTED`."""
+    values: list[Counter[Any]]
+    """How many have each value of each of `COLUMNS`; of none where there is no total."""
+    ids: list[str]
+    """Their ids where these are at most `MOST_JOINED`."""
 
-    def include(self, image_id: ColumnElement[Any]) -> ColumnElement[bool]:
-        """Whether an image is among them: looked up among few, else checked by itself."""
-        if self.total is not None:
-            return image_id.in_(select(tables.images.c.id).where(*self.conditions))
-        return exists().where(tables.images.c.id == image_id, *self.conditions)
+    @property
+    def few(self) -> bool:
+        """Whether they can be joined with whatever there is."""
+        return self.total is not None and self.total <= MOST_JOINED
+
+    def include(self, image_id: ColumnElement[Any]) -> list[ColumnElement[bool]]:
+        """Conditions of which an image that is among them meets exactly one."""
+        if self.few:
+            return [image_id.in_(chunk) for chunk in chunks(self.ids)]
+        return [exists().where(tables.images.c.id == image_id, *self.conditions)]
 
 
 def facet_counts(catalog: Catalog, image_filter: ImageFilter) -> dict[str, Counts]:
@@ -52,7 +66,7 @@ def facet_counts(catalog: Catalog, image_filter: ImageFilter) -> dict[str, Count
     value without images may be left out.
 
     Reads a bounded number of rows: a filter is left out where more than `MOST_COUNTED` images match without
-    it; status, class and tag only where there are also more than that many labels or tags.
+    it, and status, class and tag where that are more than `MOST_JOINED` and there are as many labels or tags.
     """
     known: dict[ImageFilter, Others] = {}
 
@@ -62,48 +76,46 @@ def facet_counts(catalog: Catalog, image_filter: ImageFilter) -> dict[str, Count
             known[left_open] = _others(catalog, left_open)
         return known[left_open]
 
-    counts = {name: _of_column(catalog, others(field), column) for name, (field, column) in COLUMNS.items()}
+    counts: dict[str, Counts | None] = {}
+    for at, (name, (field, _)) in enumerate(COLUMNS.items()):
+        if (found := others(field)).total is not None:
+            counts[name] = {str(value): count for value, count in found.values[at].items()}
     counts["state"] = _of_states(catalog, others("state"), replace(image_filter, state="refused"))
     counts["class"] = _of_classes(catalog, others("label_class"))
     counts["tag"] = _of_tags(catalog, others("tag"))
-    return {name: found for name, found in counts.items() if found is not None}
+    return {name: known for name, known in counts.items() if known is not None}
 
 
 def _others(catalog: Catalog, image_filter: ImageFilter) -> Others:
     conditions = conditions_of(catalog, image_filter)
-    found = select(tables.images.c.id).where(*conditions).limit(MOST_COUNTED + 1).subquery()
-    count = catalog.connection.scalar(select(func.count()).select_from(found)) or 0
-    return Others(conditions, count if count <= MOST_COUNTED else None)
-
-
-def _of_column(catalog: Catalog, others: Others, column: ColumnElement[Any]) -> Counts | None:
-    if others.total is None:
-        return None
-    statement = select(column, func.count()).where(*others.conditions, column.is_not(None)).group_by(column)
-    return {str(value): int(count) for value, count in catalog.connection.execute(statement)}
+    if count_of_images(catalog, image_filter, MOST_COUNTED + 1) > MOST_COUNTED:
+        return Others(conditions, None, [], [])
+    # In one pass: to find the images costs more than to count their values.
+    inside = ids_within(catalog, image_filter).limit(MOST_COUNTED)
+    columns = [column for _, column in COLUMNS.values()]
+    statement = select(*columns, tables.images.c.id).where(tables.images.c.id.in_(inside))
+    rows = catalog.connection.execute(statement).all()
+    values = [Counter(row[at] for row in rows if row[at] is not None) for at in range(len(columns))]
+    return Others(conditions, len(rows), values, [row.id for row in rows] if len(rows) <= MOST_JOINED else [])
 
 
 def _of_states(catalog: Catalog, others: Others, refused: ImageFilter) -> Counts | None:
     labelled = tables.labels.c.image_id
     counts: Counts = dict.fromkeys(STATES)
-    counts["refused"] = _others(catalog, refused).total
     if others.total is not None:
-        counts["unlabelled"] = others.total - _distinct(catalog, labelled, others.include(labelled))
-    if others.total is not None or _is_short(catalog, tables.queue_items):
-        counts["waiting"] = _in_state(catalog, "waiting", others)
-    if others.total is not None or _is_short(catalog, tables.labels):
+        counts["refused"] = _others(catalog, refused).total
+    if others.few or _is_short(catalog, tables.queue_items):
+        counts["waiting"] = _distinct(catalog, in_state("waiting").subquery().c.image_id, others)
+    if others.few or _is_short(catalog, tables.labels):
+        if others.total is not None:
+            counts["unlabelled"] = others.total - _distinct(catalog, labelled, others)
         for state in ("unreviewed", "approved", "returned"):
-            counts[state] = _in_state(catalog, state, others)
+            counts[state] = _distinct(catalog, in_state(state).subquery().c.image_id, others)
     return counts
 
 
-def _in_state(catalog: Catalog, state: State, others: Others) -> int:
-    image_id = in_state(state).subquery().c.image_id
-    return _distinct(catalog, image_id, others.include(image_id))
-
-
 def _of_classes(catalog: Catalog, others: Others) -> Counts | None:
-    if others.total is None and not _is_short(catalog, tables.labels):
+    if not (others.few or _is_short(catalog, tables.labels)):
         return None
     labels, statistics = tables.labels.c, tables.label_map_facts.c
     values = [one.value for one in catalog.classes.list() if one.value <= MAX_FILTER_CLASS]
@@ -111,28 +123,35 @@ def _of_classes(catalog: Catalog, others: Others) -> Counts | None:
     statement = (
         select(*(func.count(case((bit, labels.image_id)).distinct()) for bit in bits))
         .select_from(tables.labels.join(tables.label_map_facts, statistics.sha256 == labels.label_map))
-        .where(newest_revision(labels), others.include(labels.image_id))
+        .where(newest_revision(labels))
     )
-    row = catalog.connection.execute(statement).one()
-    return {str(value): int(count) for value, count in zip(values, row, strict=True)}
+    rows = [
+        catalog.connection.execute(statement.where(part)).one() for part in others.include(labels.image_id)
+    ]
+    return {str(value): sum(row[at] for row in rows) for at, value in enumerate(values)}
 
 
 def _of_tags(catalog: Catalog, others: Others) -> Counts | None:
-    if others.total is None and not _is_short(catalog, tables.image_tags):
+    if not (others.few or _is_short(catalog, tables.image_tags)):
         return None
-    tags = tables.image_tags.c
-    statement = select(tags.tag, func.count()).where(others.include(tags.image_id)).group_by(tags.tag)
-    return {str(tag): int(count) for tag, count in catalog.connection.execute(statement)}
+    tags, counts = tables.image_tags.c, Counter[str]()
+    for part in others.include(tags.image_id):
+        statement = select(tags.tag, func.count()).where(part).group_by(tags.tag)
+        counts.update(dict(catalog.connection.execute(statement).tuples().all()))
+    return dict(counts)
 
 
-def _distinct(catalog: Catalog, image_id: ColumnElement[Any], condition: ColumnElement[bool]) -> int:
-    return catalog.connection.scalar(select(func.count(image_id.distinct())).where(condition)) or 0
+def _distinct(catalog: Catalog, image_id: ColumnElement[Any], others: Others) -> int:
+    """How many of the images a column names."""
+    counted = select(func.count(image_id.distinct()))
+    parts = others.include(image_id)
+    return sum(catalog.connection.scalar(counted.where(part)) or 0 for part in parts)
 
 
 def _is_short(catalog: Catalog, table: Table) -> bool:
-    """Whether a table has at most `MOST_COUNTED` rows."""
-    rows = select(literal(1)).select_from(table).limit(MOST_COUNTED + 1).subquery()
-    return (catalog.connection.scalar(select(func.count()).select_from(rows)) or 0) <= MOST_COUNTED
+    """Whether a table has at most `MOST_JOINED` rows."""
+    rows = select(literal(1)).select_from(table).limit(MOST_JOINED + 1).subquery()
+    return (catalog.connection.scalar(select(func.count()).select_from(rows)) or 0) <= MOST_JOINED
 
 
 LEFT_OUT = {

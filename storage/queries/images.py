@@ -169,12 +169,17 @@ def count_of_images(
 ) -> int:
     """Number of images that match the filter, counted up to `limit` only: pages then show "10,000 or
     more"."""
-    image_filter = image_filter or ImageFilter()
+    found = ids_within(catalog, image_filter or ImageFilter()).limit(limit).subquery()
+    return catalog.connection.scalar(select(func.count()).select_from(found)) or 0
+
+
+def ids_within(catalog: Catalog, image_filter: ImageFilter) -> Select[Any]:
+    """The ids of the images that match the filter, in no order."""
     detector_id = image_filter.detector_id or champion_id(catalog)
-    statement = select(tables.images.c.id).where(*conditions_of(catalog, image_filter))
-    if detector_id is not None and (image_filter.bounded or image_filter.detector_id):
-        statement, _, _ = _scored(image_filter, detector_id)
-    return catalog.connection.scalar(select(func.count()).select_from(statement.limit(limit).subquery())) or 0
+    if detector_id is None or not (image_filter.bounded or image_filter.detector_id):
+        return select(tables.images.c.id).where(*conditions_of(catalog, image_filter))
+    statement, _, _ = _scored(image_filter, detector_id)
+    return statement.with_only_columns(tables.predictions.c.image_id)
 
 
 def conditions_of(catalog: Catalog, image_filter: ImageFilter) -> list[ColumnElement[bool]]:
