@@ -31,6 +31,11 @@ PALETTE = ((213, 94, 0), (86, 180, 233), (240, 228, 66), (204, 121, 167), (0, 15
 same."""
 
 
+def palette_color(value: int) -> str:
+    """The palette's colour of a class as "#rrggbb"."""
+    return "#{:02x}{:02x}{:02x}".format(*PALETTE[(value - 1) % len(PALETTE)])
+
+
 def check_label_map(
     label_map: ArrayLike, size: tuple[int, int] | None = None, classes: int = MAX_CLASS
 ) -> LabelMap:

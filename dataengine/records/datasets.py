@@ -38,6 +38,11 @@ class BenchmarkItem:
     how: str = ""
 
 
+def label_by(author: str) -> str:
+    """How a true label was chosen (`BenchmarkItem.how`) that is one person's."""
+    return f"{author}'s label"
+
+
 SampleKind = Literal["true", "pseudo", "real", "previous", "injected"]
 
 

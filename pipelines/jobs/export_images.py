@@ -1,12 +1,11 @@
 """The job that exports images with their labels into one .zip, for a browser to download.
 
-Input: a selection or a snapshot, and a format. Output: `WORKSPACE/exports/RUN.zip`, which is deleted a day
-later. Cost: reading every image once, and twice its bytes of disk while the archive is written. Safe to kill
-and to repeat: the archive appears when it is complete.
+Input: a selection or a snapshot, and a format. Output: `WORKSPACE/exports/RUN.zip`, or a blob where the server
+may have another folder than this worker; deleted a day later. Cost: reading every image once, and twice its
+bytes of disk while the archive is written. Safe to kill and to repeat: the archive appears when it is complete.
 """
 
 import shutil
-import socket
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,11 @@ from pipelines.exchange.writers.hub import export_snapshot
 from pipelines.exchange.writers.snapshot_folder import export_folder
 from pipelines.runtime.context import Context, Result
 from pipelines.selections.config import ExportRun
+from storage.maintenance.archives import KEPT_SECONDS, drop_exports, shares_folder
 from storage.maintenance.erase_files import EXPORTS
 from storage.stores.blobs import writing
 from storage.workspace import Workspace
 
-KEPT_SECONDS = 24 * 3600.0
-"""How long an archive can be downloaded."""
 PRESSED = (".csv", ".json", ".txt", ".yaml", ".xml", ".md")
 """Texts, which shrink; images do not."""
 
@@ -30,7 +28,7 @@ PRESSED = (".csv", ".json", ".txt", ".yaml", ".xml", ".md")
 def export_job(context: Context, args: dict[str, Any]) -> Result:
     """Write the archive of the run `args["run"]`; its size, and what the format does not contain."""
     run = ExportRun.model_validate(args["settings"])
-    clear_old_exports(context.workspace)
+    drop_exports(context.workspace)
     archive = archive_of(context.workspace, args["run"])
     folder = archive.with_suffix("")
     shutil.rmtree(folder, ignore_errors=True)
@@ -40,8 +38,12 @@ def export_job(context: Context, args: dict[str, Any]) -> Result:
         pack(folder, archive)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    size, until = archive.stat().st_size, now() + KEPT_SECONDS
-    return {**counts, "bytes": size, "until": until, "host": socket.gethostname()}
+    stored: Result = {"bytes": archive.stat().st_size, "until": now() + KEPT_SECONDS}
+    if not shares_folder(context.workspace):
+        context.report(0, 1, "storing the archive")
+        stored["blob"] = context.workspace.blobs.put_file(archive)
+        archive.unlink()
+    return counts | stored
 
 
 def _export(context: Context, run: ExportRun, folder: Path) -> Result:
@@ -82,10 +84,3 @@ def pack(folder: Path, archive: Path) -> None:
 def archive_of(workspace: Workspace, run_id: str) -> Path:
     """The archive of an export."""
     return workspace.path / EXPORTS / f"{run_id}.zip"
-
-
-def clear_old_exports(workspace: Workspace) -> None:
-    """Delete archives that nobody can download any more."""
-    for path in (workspace.path / EXPORTS).glob("*.zip"):
-        if now() - path.stat().st_mtime > KEPT_SECONDS:
-            path.unlink(missing_ok=True)

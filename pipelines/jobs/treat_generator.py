@@ -1,6 +1,6 @@
 """Job: treat a generator outside a round, and compare it with its base on held-out prompts."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -82,7 +82,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
     fail_point("treat:carried_out")
     if result["treated"] is not None and "judged" not in result:
         with naming_out_of_memory("judging the treated generator", SMALLER):
-            figures, rows = compare_on_held_out(context, plan, base, detector, texts["judge"], result)
+            figures, rows = compare_on_held_out(context, plan, base, detector, texts, result)
             if plan.instance:
                 figures["likeness"] = measure_likeness(context, plan.instance, rows)
         context.workspace.job_files.put(run, PAIRS, rows)
@@ -110,30 +110,34 @@ def store_result(context: Context, result: Result, run: str, figures: Result) ->
     return whole
 
 
-def get_or_write_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, list[str]]:
-    """Prompts to treat on and held-out prompts, written once per run; the two sets are disjoint."""
+def get_or_write_prompts(context: Context, run: str, plan: TreatmentRun) -> dict[str, Any]:
+    """Prompts to treat on ("treat") and held-out prompts ("judge"), written once per run; the two sets are
+    disjoint. "categories" has the category of each held-out prompt that was written for one; runs of older
+    versions lack it."""
     files = context.workspace.job_files
     if stored := files.get(run, PROMPTS):
         return dict(stored)
     context.report(0, 1, "writing prompts")
     judged = write_chosen_prompts(context, plan.judge, plan.writer, ())
-    treated = write_chosen_prompts(context, plan.prompts, plan.writer, set(judged))
-    texts = {"treat": [text for text in treated if text not in set(judged)], "judge": judged}
+    treated = write_chosen_prompts(context, plan.prompts, plan.writer, judged)
+    texts = {"treat": [text for text in treated if text not in judged], "judge": list(judged)}
     for purpose, prompts in texts.items():
         if not prompts:
             raise ConfigRefused(
                 f"all prompts to {purpose} on are also among the other prompts; give different ones"
             )
-    files.put(run, PROMPTS, texts)
-    return texts
+    categories = {text: category for text, category in judged.items() if category}
+    files.put(run, PROMPTS, texts | {"categories": categories})
+    return {**texts, "categories": categories}
 
 
 def write_chosen_prompts(
     context: Context, choice: PromptChoice, writer: str, avoid: Collection[str]
-) -> list[str]:
-    """The prompts of a choice, alternating between categories. Raises `ConfigRefused` if it names none."""
+) -> dict[str, str]:
+    """The prompts of a choice, alternating between categories, each with the category that it was written
+    for, "" if it was given. Raises `ConfigRefused` if it names none."""
     if choice.source == "given":
-        return list(dict.fromkeys(text.strip() for text in choice.texts if text.strip()))
+        return {text.strip(): "" for text in choice.texts if text.strip()}
     names = choice.categories if choice.source == "category" else hard_categories(context)
     if not names:
         raise ConfigRefused(
@@ -147,7 +151,8 @@ def write_chosen_prompts(
         )
         for name in names
     ]
-    return [text for turn in zip_longest(*written) for text in turn if text is not None]
+    turns = zip_longest(*written)
+    return {text: name for turn in turns for name, text in zip(names, turn, strict=True) if text is not None}
 
 
 def hard_categories(context: Context) -> list[str]:
@@ -223,15 +228,18 @@ def compare_on_held_out(
     plan: TreatmentRun,
     base: GeneratorVersion,
     detector: DetectorVersion,
-    texts: Sequence[str],
+    texts: Mapping[str, Any],
     result: Result,
 ) -> tuple[Result, list[Result]]:
-    """Compare both generators on the held-out prompts with the same seeds: figures with intervals over
-    prompts, and a row per pair."""
+    """Compare both generators on the held-out prompts of `get_or_write_prompts` with the same seeds: figures
+    with intervals over prompts, and a row per pair."""
+    judged, categories = texts["judge"], texts.get("categories", {})
     with context.workspace.catalog(read_only=True) as catalog:
         treated = catalog.generators.get(result["treated"])
     before, after = (
-        generate_held_out(context, version, texts, plan.judge_seeds, plan.tuning.measured)
+        generate_held_out(
+            context, version, judged, plan.judge_seeds, plan.tuning.measured, categories=categories
+        )
         for version in (base, treated)
     )
     pairs = [Pair(before=before[key], after=after[key]) for key in sorted(before)]
@@ -244,7 +252,7 @@ def compare_on_held_out(
         row |= {"max_before": one.max, "max_after": other.max}
     figures = {
         "pairs": len(pairs),
-        "prompts": len(texts),
+        "prompts": len(judged),
         **confidence_figures(pairs, predicted_before, predicted_after, threshold_of(detector)),
         **quality_figures(context, pairs, plan.attributes),
         "similarity": similarity_figures(rows, network),
@@ -259,9 +267,10 @@ def generate_held_out(
     seeds: int,
     sampling: SamplingConfig,
     purpose: str = JUDGE,
+    categories: Mapping[str, str] | None = None,
 ) -> dict[tuple[str, int], Image]:
     """The version's held-out images by prompt and seed, `seeds` of each prompt; missing ones are generated
-    and stored.
+    and stored, with their prompts' categories where they have one.
 
     Those that were generated for another purpose are used again; for judging they change theirs, because
     studies are drawn from the judged images.
@@ -274,7 +283,7 @@ def generate_held_out(
     config = GenerateConfig(sampling=sampling)
     settings = sampling_of(version, config).model_dump(exclude={"batch"}, exclude_none=True)
     known = generated_images(context, version.id, purpose, settings)
-    missing = [make_task(*key, validation=0.0) for key in keys if key not in known]
+    missing = [make_task(*key, 0.0, (categories or {}).get(key[0])) for key in keys if key not in known]
     if missing:
         family = open_generator(context, version)
         for start, stop in shard_bounds(len(missing), sampling.batch):

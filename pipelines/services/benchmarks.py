@@ -8,6 +8,7 @@ from dataengine.curation.stratify import BenchmarkCandidate, bands_at, sample_st
 from dataengine.errors import InputRefused
 from dataengine.masks import LabelMap, PackedMap
 from dataengine.records import COLLECTED, THRESHOLD, Benchmark, BenchmarkItem, Label, QueueItem, threshold_of
+from dataengine.records.datasets import label_by
 from pipelines.services.agreement import disagreements, merged_map
 from pipelines.services.schemas import Name, RequestBody
 from storage.catalog import Catalog
@@ -253,7 +254,7 @@ def truth(workspace: Workspace, body: Settle) -> tuple[str | None, str]:
         counting = [label for label in counting if label.author == body.author]
     if not counting:
         raise InputRefused(f"image {body.image!r} has no such label that counts; it may have been returned")
-    how = f"{body.author}'s label" if body.choice == "author" else merged_words(counting)
+    how = label_by(body.author or "") if body.choice == "author" else merged_words(counting)
     return stored(workspace, merged_map(workspace, counting)), how
 
 
@@ -278,7 +279,7 @@ def settle_where_agreed(workspace: Workspace, benchmark_id: str, limit: float, a
 
 def merged_words(labels: list[Label]) -> str:
     """The source of a merged map, in words."""
-    return f"majority of {len(labels)} labels" if len(labels) > 1 else f"{labels[0].author}'s label"
+    return f"majority of {len(labels)} labels" if len(labels) > 1 else label_by(labels[0].author)
 
 
 def stored(workspace: Workspace, label_map: LabelMap) -> str | None:

@@ -177,7 +177,8 @@ def _tasks(context: Context, round_id: str, recipe: RoundRecipe, purpose: str) -
             prompt.text,
             first + index * repeats + repeat,
             recipe.generate.validation,
-            prompt.category if purpose == HARD else None,
+            # A survey's images are categorised by what they show.
+            None if purpose == SURVEY else prompt.category,
         )
         for index, prompt in enumerate(prompts_of(context, round_id, purpose))
         for repeat in range(repeats)

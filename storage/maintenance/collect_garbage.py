@@ -9,6 +9,7 @@ from dataengine.records import Report, no_report, now
 from storage import tables
 from storage.catalog import Catalog
 from storage.identity import owns_blobs
+from storage.maintenance.archives import drop_exports
 from storage.references import referenced
 from storage.stores.blobs import SHA256, Blobs
 from storage.workspace import Workspace
@@ -76,6 +77,8 @@ def collect(
             "another one; nothing was cleared. `clinic status` shows the owner"
         )
     before = now() - grace_seconds
+    if not trial:
+        drop_exports(workspace)
     with workspace.catalog() as catalog:
         maps = _clear_maps(catalog, before)
         report(0, 0, "collecting references")

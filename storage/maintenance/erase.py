@@ -17,6 +17,7 @@ from dataengine.records import ERASED, AuditEvent, digest
 from storage import job_queue, tables
 from storage.catalog import Catalog
 from storage.engine import reclaim
+from storage.maintenance.archives import drop_exports
 from storage.maintenance.erase_blobs import (
     MAP_COLUMNS,
     delete_unused,
@@ -244,6 +245,7 @@ def _complete(
 
 
 def _scrub_files(workspace: Workspace, scrub: Scrub) -> tuple[tuple[str, ...], list[Remain]]:
+    drop_exports(workspace, expired=False)
     for stale in unfinished_exports(workspace):
         stale.unlink(missing_ok=True)
     done, remains = [], []

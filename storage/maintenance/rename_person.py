@@ -1,6 +1,7 @@
 """Give a person another name, wherever the catalog names them as a person.
 
-Texts, the audit trail, immutable training sets and settings keep the former name: they say what was written.
+The rows of training sets go along, merged labels too, while their manifests, which are immutable, and texts,
+the audit trail and settings keep the former name: they say what was written.
 """
 
 from sqlalchemy import Connection, delete, exists, insert, literal, select, update
@@ -29,6 +30,8 @@ def rename_person(catalog: Catalog, name: str, new_name: str, actor: str) -> int
     if _in_use(catalog.connection, new_name):
         raise Conflict(f"there is an account or work of {new_name!r} already; choose another name")
     changed = sum(_rename(catalog.connection, column, name, new_name) for column in _ordered())
+    changed += catalog.snapshots.rename_author(name, new_name)
+    changed += catalog.benchmarks.rename_author(name, new_name)
     catalog.audit.add(
         AuditEvent(actor=actor, action="user.rename", subject=new_name, details={"before": name})
     )

@@ -169,12 +169,17 @@ def count_of_images(
 ) -> int:
     """Number of images that match the filter, counted up to `limit` only: pages then show "10,000 or
     more"."""
-    image_filter = image_filter or ImageFilter()
+    found = ids_within(catalog, image_filter or ImageFilter()).limit(limit).subquery()
+    return catalog.connection.scalar(select(func.count()).select_from(found)) or 0
+
+
+def ids_within(catalog: Catalog, image_filter: ImageFilter) -> Select[Any]:
+    """The ids of the images that match the filter, in no order."""
     detector_id = image_filter.detector_id or champion_id(catalog)
-    statement = select(tables.images.c.id).where(*conditions_of(catalog, image_filter))
-    if detector_id is not None and (image_filter.bounded or image_filter.detector_id):
-        statement, _, _ = _scored(image_filter, detector_id)
-    return catalog.connection.scalar(select(func.count()).select_from(statement.limit(limit).subquery())) or 0
+    if detector_id is None or not (image_filter.bounded or image_filter.detector_id):
+        return select(tables.images.c.id).where(*conditions_of(catalog, image_filter))
+    statement, _, _ = _scored(image_filter, detector_id)
+    return statement.with_only_columns(tables.predictions.c.image_id)
 
 
 def conditions_of(catalog: Catalog, image_filter: ImageFilter) -> list[ColumnElement[bool]]:
@@ -232,7 +237,7 @@ def matching(image_filter: ImageFilter, category: bool = True) -> list[ColumnEle
     if image_filter.state == "unlabelled":
         conditions.append(~labelled)
     elif image_filter.state not in (None, "refused"):
-        conditions.append(images.id.in_(_in_state(image_filter.state)))
+        conditions.append(images.id.in_(in_state(image_filter.state)))
     return conditions
 
 
@@ -374,7 +379,8 @@ def newest_verdict(reviews: Any) -> ColumnElement[bool]:
     )
 
 
-def _in_state(state: str | None) -> Select[Any]:
+def in_state(state: State) -> Select[Any]:
+    """The images in a state other than "unlabelled" and "refused"; some of them several times."""
     labels, reviews, items = tables.labels.c, tables.reviews.c, tables.queue_items.c
     if state == "waiting":
         return select(items.image_id).where(items.done.is_(False))

@@ -5,12 +5,11 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 
 from dataengine.errors import ConfigRefused, Conflict
 from dataengine.records import (
     AND,
-    ERASED,
     AuditEvent,
     Benchmark,
     BenchmarkItem,
@@ -19,6 +18,7 @@ from dataengine.records import (
     digest,
     now,
 )
+from dataengine.records.datasets import label_by
 from storage import tables
 from storage.repositories.accounts import Audit
 from storage.repositories.rows import Named, Rows, chunks, insert_new
@@ -114,6 +114,12 @@ class Benchmarks(Named[Benchmark]):
         if not changed.rowcount:
             raise Conflict(f"image {image_id!r} is not in this benchmark; reload the benchmark")
 
+    def rename_author(self, name: str, new_name: str) -> int:
+        """Say that true labels are this person's under the new name; returns the number of changed rows."""
+        how = tables.benchmark_items.c.how
+        statement = update(tables.benchmark_items).where(how == label_by(name))
+        return self._connection.execute(statement.values(how=label_by(new_name))).rowcount
+
     def freeze(self, benchmark_id: str, actor: str) -> Benchmark:
         """Make a draft immutable. Raises `Conflict` while an image is not settled, and for an empty draft."""
         draft = self._open(benchmark_id)
@@ -180,6 +186,11 @@ class _SnapshotItems(Rows[SnapshotItem]):
         return self._records(self._select().where(table.snapshot_id == snapshot_id).order_by(table.position))
 
 
+def _names(author: ColumnElement[Any], name: str) -> ColumnElement[bool]:
+    """Whether a person is the author, or one of several."""
+    return (AND + author + AND).contains(AND + name + AND, autoescape=True)
+
+
 class Snapshots(Named[Snapshot]):
     """Immutable training sets and their rows."""
 
@@ -198,12 +209,25 @@ class Snapshots(Named[Snapshot]):
         """The snapshot's rows in their order."""
         return _SnapshotItems(self._connection).of(snapshot_id)
 
-    def pseudonyms(self, snapshot_id: str) -> dict[int, str]:
-        """The authors of the rows with an erased author, by position; the manifest keeps the former names."""
+    def authors(self, snapshot_id: str) -> dict[int, str]:
+        """The authors of the rows that have any, by position, under today's names and the pseudonyms of
+        erased people; the manifest keeps the former names."""
         items = tables.snapshot_items.c
-        erased = items.snapshot_id == snapshot_id, items.author.contains(ERASED, autoescape=True)
-        rows = self._connection.execute(select(items.position, items.author).where(*erased))
+        drawn = items.snapshot_id == snapshot_id, items.author.is_not(None)
+        rows = self._connection.execute(select(items.position, items.author).where(*drawn))
         return {row.position: row.author for row in rows}
+
+    def rename_author(self, name: str, new_name: str) -> int:
+        """Give a person's labels in snapshots the new name, alone and merged with others'; returns the number
+        of changed rows."""
+        author = tables.snapshot_items.c.author
+        known = self._connection.scalars(select(author).where(_names(author, name)).distinct()).all()
+        changed = 0
+        for names in known:
+            renamed = AND.join(sorted(new_name if one == name else one for one in names.split(AND)))
+            statement = update(tables.snapshot_items).where(author == names).values(author=renamed)
+            changed += self._connection.execute(statement).rowcount
+        return changed
 
     def containing(self, image_id: str) -> Sequence[Snapshot]:
         """The snapshots that contain an image, oldest first; also for an erased image."""
@@ -211,8 +235,7 @@ class Snapshots(Named[Snapshot]):
 
     def drawn_by(self, author: str) -> Sequence[Snapshot]:
         """The snapshots that contain a person's labels, alone or merged with others', oldest first."""
-        names = AND + tables.snapshot_items.c.author + AND
-        return self._where_item(names.contains(AND + author + AND, autoescape=True))
+        return self._where_item(_names(tables.snapshot_items.c.author, author))
 
     def _where_item(self, condition: Any) -> Sequence[Snapshot]:
         inside = select(tables.snapshot_items.c.snapshot_id).where(condition)

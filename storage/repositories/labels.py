@@ -233,6 +233,10 @@ class Classes:
         ]
         return sorted(found, key=lambda one: (one.place, one.value))
 
+    def offered(self) -> Sequence[LabelClass]:
+        """Those to draw with, which are not retired, in order of their places; at least one."""
+        return [one for one in self.list() if not one.retired]
+
     def add(self, name: str, color: str = "") -> LabelClass:
         """Append a class. Raises `InputRefused` for a bad or taken name, or beyond `masks.MAX_CLASS`."""
         current = self.list()

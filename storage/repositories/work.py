@@ -163,6 +163,12 @@ class Jobs(Named[Job]):
         )
         return bool(ended.rowcount)
 
+    def set_result(self, job_id: str, result: dict[str, Any]) -> None:
+        """Replace the result of a job that has ended."""
+        table = self.table.c
+        ended = update(self.table).where(table.id == job_id, table.state.in_(FINISHED))
+        self._connection.execute(ended.values(result=result))
+
     def request_cancel(self, job_id: str) -> Job:
         """Request a running job to stop; a queued or paused one ends at once. Raises `NotFound`."""
         table = self.table.c

@@ -145,6 +145,20 @@ class Blobs:
             target.unlink()
             raise self._corrupt(sha256)
 
+    def chunks(self, sha256: str) -> Iterator[bytes]:
+        """The bytes of a blob in parts. `NotFound` if absent; `Corrupt` instead of the last part if they do
+        not match their name."""
+        digest, last = hashlib.sha256(), b""
+        with self._missing(sha256), self.fs.open(self._key(sha256), "rb") as source:
+            while chunk := source.read(CHUNK):
+                if last:
+                    yield last
+                digest.update(chunk)
+                last = chunk
+        if digest.hexdigest() != sha256:
+            raise self._corrupt(sha256)
+        yield last
+
     def has(self, sha256: str) -> bool:
         """Whether the blob exists."""
         if self.folder is not None:

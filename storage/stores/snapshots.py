@@ -98,7 +98,8 @@ class Snapshots:
             return catalog.snapshots.get(snapshot.id)
 
     def read(self, snapshot_id: str) -> list[SnapshotItem]:
-        """The rows, by row hash, with the pseudonyms of authors that were erased since.
+        """The rows, by row hash, with today's names of their authors: of those renamed since, and the
+        pseudonyms of those erased.
 
         Raises `NotFound`, or `Corrupt` when the manifest does not match the id.
         """
@@ -106,14 +107,14 @@ class Snapshots:
 
         with self._open_catalog(read_only=True) as catalog:
             snapshot = catalog.snapshots.get(snapshot_id)
-            pseudonyms = catalog.snapshots.pseudonyms(snapshot_id)
+            authors = catalog.snapshots.authors(snapshot_id)
         table = parquet.read_table(io.BytesIO(self.blobs.get(snapshot.manifest)), columns=list(COLUMNS))
         items = [SnapshotItem(**row) for row in table.to_pylist()]
         if id_of_rows(map(row_hash, items)) != snapshot_id:
             raise Corrupt(
                 f"the manifest of snapshot {snapshot_id} does not match its id; restore it from a backup"
             )
-        for position, author in pseudonyms.items():
+        for position, author in authors.items():
             items[position] = replace(items[position], author=author)
         return items
 

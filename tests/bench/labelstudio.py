@@ -20,7 +20,16 @@ from label_studio_sdk.converter import brush as sdk
 
 from dataengine.images import encode_png
 from dataengine.masks import pack_label_map
-from dataengine.records import THRESHOLD, DetectorVersion, Image, Label, Prediction, QueueItem, Round
+from dataengine.records import (
+    THRESHOLD,
+    DetectorVersion,
+    Image,
+    Label,
+    LabelClass,
+    Prediction,
+    QueueItem,
+    Round,
+)
 from pipelines.exchange.label_studio.brush_rle import decode_alpha, encode_mask
 from pipelines.exchange.label_studio.pull import pull
 from pipelines.exchange.label_studio.push import BATCH, push
@@ -44,6 +53,7 @@ PULL_GOAL_S = 15
 CALLS = 5
 """In a row: one call of ours is too short to be timed beside what the SDK leaves in the caches."""
 CLASSES = ("shape distortion", "unreasonable content", "watermark")
+OFFERED = [LabelClass(value=value, name=name) for value, name in enumerate(CLASSES, 1)]
 
 
 def main() -> int:
@@ -199,7 +209,7 @@ def push_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
             "data": task_data(image, f"http://x/{image.id}.png", round="r"),
             "predictions": [
                 brush_prediction(
-                    maps[number % len(maps)], (128, 512), 0.9, "champion (d)", CLASSES, THRESHOLD
+                    maps[number % len(maps)], (128, 512), 0.9, "champion (d)", CLASSES[0], THRESHOLD
                 )
             ],
         }
@@ -207,8 +217,8 @@ def push_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
     ]
     ratios, rates = [], []
     for repeat in range(5):
-        project = server.ready_project(f"bare {repeat}", CLASSES)
-        server.ready_project(f"push {repeat}", CLASSES)
+        project = server.ready_project(f"bare {repeat}", OFFERED)
+        server.ready_project(f"push {repeat}", OFFERED)
         started = time.perf_counter()
         for start in range(0, count, BATCH):
             server.add_tasks(project.id, bare[start : start + BATCH])
@@ -230,7 +240,7 @@ def push_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
 def pull_figures(scratch: Path, server: Server, count: int) -> list[Figure]:
     """A whole pull, beyond what the server's own export takes just before and after."""
     workspace = waiting_workspace(scratch / "pull", count, 512)
-    project = server.ready_project("pull", CLASSES)
+    project = server.ready_project("pull", OFFERED)
     with workspace.catalog(read_only=True) as catalog:
         images = catalog.images.find()
     results = [

@@ -5,6 +5,7 @@ import contextlib
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -18,8 +19,9 @@ from dataengine.records import DetectorVersion, Label, Prediction
 from pipelines.exchange.label_studio.brush_rle import decode_mask
 from pipelines.exchange.label_studio.pull import annotation_reference, pull
 from pipelines.exchange.label_studio.push import push, register_hooks
-from pipelines.exchange.label_studio.server import Server
+from pipelines.exchange.label_studio.server import Server, brush_labels
 from pipelines.exchange.label_studio.tasks import brush_results
+from pipelines.services.admin.classes import change_class, find_class
 from storage.workspace import Workspace
 from tests.labelstudio.server import EMAIL, PASSWORD, LabelStudioServer
 from tests.services import chromium_path
@@ -150,6 +152,30 @@ def test_pull_follows_updates_and_deletions(workspace: Workspace, server: Server
     # That image is answered; a task whose image still waits is created again.
     server.client.tasks.delete(id=str(tasks[third]))
     assert push(workspace, server, title, round_id="r1").tasks == 1
+
+
+def test_a_retired_class_is_offered_no_more_and_stays_readable(
+    workspace: Workspace, server: Server, title: str
+) -> None:
+    pushed = push(workspace, server, title, round_id="r1")
+    first = min(tasks_of(server, pushed.project))
+
+    def offered() -> set[str]:
+        push(workspace, server, title, round_id="r1")
+        return brush_labels(server.project(title))
+
+    for value in (2, 3):
+        seen = find_class(workspace, value)
+        change_class(workspace, seen, replace(seen, retired=True), "admin")
+        if value == 2:
+            assert offered() == {CLASSES[0], CLASSES[2]}
+            task = tasks_of(server, pushed.project)[first]
+            server.client.annotations.create(id=task, result=brush_results(square(), CLASSES))
+    assert offered() == {CLASSES[0], CLASSES[2]}, "an annotation uses it, and the server keeps its labels"
+    assert pull(workspace, server, title).labels == 1
+    assert np.array_equal(drawn(workspace, label_of(workspace, first)), square())
+    new = push(workspace, server, f"{title} new", limit=2)
+    assert new.tasks == 2 and brush_labels(server.project(f"{title} new")) == {CLASSES[0]}
 
 
 def test_personal_and_legacy_tokens(

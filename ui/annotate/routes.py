@@ -264,7 +264,7 @@ def describe(
         "image": shown_image,
         "map": heat,
         "classes": list(catalog.classes.names()),
-        "offered": [one.value for one in catalog.classes.list() if not one.retired],
+        "offered": [one.value for one in catalog.classes.offered()],
         "remaining": remaining,
         "done_today": done_today,
         "revision": mine.revision if mine else 0,

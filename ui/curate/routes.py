@@ -124,7 +124,7 @@ def curate_routes(workspace: Workspace) -> APIRouter:
         return {"count": found, "total": total, "hidden": hidden, **more}
 
     @routes.get("/facets")
-    def facets(wanted: FilterQuery) -> dict[str, dict[str, int]]:
+    def facets(wanted: FilterQuery) -> dict[str, dict[str, int | None]]:
         with workspace.catalog(read_only=True) as catalog:
             return facet_counts(catalog, wanted.page_filter())
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query
 from pydantic import Field
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, Response, StreamingResponse
 
 from dataengine.curation.config import MiningConfig
 from pipelines.config import CategorizeConfig
@@ -117,6 +117,12 @@ def work_routes(workspace: Workspace) -> APIRouter:
     @routes.get("/export/{job_id}.zip")
     def download(job_id: Annotated[str, Path(max_length=100)]) -> Response:
         archive = archives.exported_archive(workspace, job_id)
-        return FileResponse(archive, media_type="application/zip", filename=archive.name)
+        if archive.file is not None:
+            return FileResponse(archive.file, media_type="application/zip", filename=archive.name)
+        headers = {
+            "Content-Disposition": f'attachment; filename="{archive.name}"',
+            "Content-Length": str(archive.size),
+        }
+        return StreamingResponse(archive.parts, media_type="application/zip", headers=headers)
 
     return routes

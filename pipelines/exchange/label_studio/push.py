@@ -68,7 +68,7 @@ def push(
     if pixels != "upload" and not prefix:
         raise InputRefused(f"--pixels {pixels} needs --prefix, the start of the image URLs")
     with workspace.catalog(read_only=True) as catalog:
-        classes, champion = catalog.classes.names(), catalog.detectors.champion()
+        classes, champion = catalog.classes.list(), catalog.detectors.champion()
     images, rounds = images_to_push(workspace, round_id, limit)
     if not images:
         where = f" in round {round_id!r}" if round_id else ""
@@ -80,7 +80,7 @@ def push(
     address = _addresses(workspace, server, home.id, pixels, prefix)
 
     def prepared(batch: list[Image]) -> tuple[list[dict[str, Any]], int]:
-        made = _predictions(workspace, batch, champion, classes)
+        made = _predictions(workspace, batch, champion)
         tasks = [
             {
                 "data": task_data(image, url, round=rounds[image.id]),
@@ -106,7 +106,7 @@ def push(
     outdated = [i for i in images if i.id in there and not _has_version(there[i.id], version)]
     for batch in _batches(outdated):
         report(done, len(images), "pushing predictions")
-        made = _predictions(workspace, batch, champion, classes)
+        made = _predictions(workspace, batch, champion)
         if made:
             server.add_predictions(home.id, [one | {"task": there[key]["id"]} for key, one in made.items()])
         predictions += len(made)
@@ -159,16 +159,17 @@ def _has_version(task: dict[str, Any], version: str) -> bool:
 
 
 def _predictions(
-    workspace: Workspace, images: Sequence[Image], champion: DetectorVersion | None, classes: Sequence[str]
+    workspace: Workspace, images: Sequence[Image], champion: DetectorVersion | None
 ) -> dict[str, dict[str, Any]]:
     if champion is None:
         return {}
     with workspace.catalog(read_only=True) as catalog:
         answers = catalog.predictions.of(champion.id, [image.id for image in images])
+        label = catalog.classes.offered()[0].name
     sizes = {image.id: (image.height, image.width) for image in images}
     with_maps = [one for one in answers if one.map_ref]
     maps = workspace.maps.get_many([one.map_ref for one in with_maps if one.map_ref])
-    about = (model_version(champion), classes, component_threshold_of(champion))
+    about = (model_version(champion), label, component_threshold_of(champion))
     return {
         one.image_id: brush_prediction(artifact_map, sizes[one.image_id], one.max, *about)
         for one, artifact_map in zip(with_maps, maps, strict=True)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from dataengine.bounds import JSON_MEMORY, allowance, check_json
 from dataengine.errors import ConfigRefused, InputRefused, ServiceAbsent
+from dataengine.records import LabelClass
 from pipelines.exchange.label_studio.tasks import FROM_NAME, TO_NAME, label_config
 
 if TYPE_CHECKING:
@@ -153,10 +154,12 @@ class Server:
             chosen = next(iter(exact or found), None)
             return None if chosen is None else self.client.projects.get(chosen)
 
-    def ready_project(self, named: str, classes: Sequence[str]) -> Any:
-        """The project, created or updated to our classes. Raises `InputRefused` if it has other labels."""
+    def ready_project(self, named: str, classes: Sequence[LabelClass]) -> Any:
+        """The project, created or updated to our classes; a retired one is offered only while annotations of
+        the project use it, since the server keeps their labels. Raises `InputRefused` if it has other labels.
+        """
         project = self.project(named)
-        wanted = label_config(classes)
+        live = [one for one in classes if not one.retired]
         with translating_errors(self.url):
             if project is None:
                 if len(named) < 3 or named.isdigit():
@@ -164,17 +167,25 @@ class Server:
                         f"there is no project {named!r}; a new one needs a title of at least 3 letters"
                     )
                 return self.client.projects.create(
-                    title=named, label_config=wanted, enable_empty_annotation=True
+                    title=named, label_config=label_config(live), enable_empty_annotation=True
                 )
-            theirs = brush_labels(project)
-            if theirs - set(classes):
+            theirs, names = brush_labels(project), [one.name for one in classes]
+            if theirs - set(names):
                 raise InputRefused(
                     f"project {named!r} has other labels ({', '.join(sorted(theirs)) or 'none of ours'}) "
-                    f"than this workspace ({', '.join(classes)}); name another project, or a new title"
+                    f"than this workspace ({', '.join(names)}); name another project, or a new title"
                 )
-            if theirs != set(classes):
-                self.client.projects.update(project.id, label_config=wanted)
+            used = self._used_labels(project.id) if any(one.retired for one in classes) else set()
+            shown = [one for one in classes if not one.retired or one.name in used]
+            if theirs != {one.name for one in shown}:
+                self.client.projects.update(project.id, label_config=label_config(shown))
         return project
+
+    def _used_labels(self, project_id: int) -> set[str]:
+        """The labels that annotations and drafts of the project use."""
+        summary = self.get(f"projects/{project_id}/summary/")
+        counts = [summary.get(name) or {} for name in ("created_labels", "created_labels_drafts")]
+        return {label for count in counts for label in count.get(FROM_NAME) or {}}
 
     def tasks(self, project_id: int) -> Iterator[dict[str, Any]]:
         """Every task's `id`, `data` and `predictions_model_versions`."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.errors import InputRefused
-from dataengine.masks import PALETTE, LabelMap, by_class
-from dataengine.records import DetectorVersion, Image, digest
+from dataengine.masks import LabelMap, by_class, palette_color
+from dataengine.records import DetectorVersion, Image, LabelClass, digest
 from pipelines.exchange.label_studio.brush_rle import ALPHA_THRESHOLD, encode_mask
 
 FROM_NAME, TO_NAME = "artifact", "image"
@@ -29,21 +29,17 @@ UNKNOWN = "label-studio:unknown"
 """The author of annotations that name none."""
 
 
-def label_config(classes: Sequence[str]) -> str:
+def label_config(classes: Sequence[LabelClass]) -> str:
     """The labelling interface: the prompt, the image, one brush for each class."""
     labels = "".join(
-        f"<Label value={quoteattr(name)} background={quoteattr(_colour(number))}/>"
-        for number, name in enumerate(classes)
+        f"<Label value={quoteattr(one.name)} background={quoteattr(one.color or palette_color(one.value))}/>"
+        for one in classes
     )
     return (
         f'<View><Header value="$prompt" size="5"/>'
         f'<Image name="{TO_NAME}" value="$image" zoom="true" zoomControl="true"/>'
         f'<BrushLabels name="{FROM_NAME}" toName="{TO_NAME}">{labels}</BrushLabels></View>'
     )
-
-
-def _colour(number: int) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*PALETTE[number % len(PALETTE)])
 
 
 def task_data(image: Image, url: str, **more: str | float | None) -> dict[str, Any]:
@@ -79,14 +75,15 @@ def brush_prediction(
     size: tuple[int, int],
     score: float,
     model_version: str,
-    classes: Sequence[str],
+    label: str,
     threshold: float,
 ) -> dict[str, Any]:
-    """A brush prediction of `size` (height, width), where an 8-bit artifact map reaches the threshold."""
+    """A brush prediction of `size` (height, width) with that label, where an 8-bit artifact map reaches the
+    threshold."""
     rows = np.arange(size[0]) * artifact_map.shape[0] // size[0]
     columns = np.arange(size[1]) * artifact_map.shape[1] // size[1]
     broken = (artifact_map >= 255 * threshold)[np.ix_(rows, columns)]
-    regions = [_region(broken, classes[0], digest(model_version, length=10))] if broken.any() else []
+    regions = [_region(broken, label, digest(model_version, length=10))] if broken.any() else []
     return {"result": regions, "score": round(float(score), 6), "model_version": model_version}
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dataengine.masks import StoredMap
-from dataengine.records import Image, Label
+from dataengine.records import Image, Label, LabelClass
 from pipelines.exchange.label_studio.tasks import AUTHOR, brush_results, label_config, task_data
 
 LOCAL_FILES = "/data/local-files/?d=images/"
@@ -23,7 +23,8 @@ class TaskFile:
 
     def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
         self._classes = classes
-        path.with_name(CONFIG).write_text(label_config(classes), encoding="utf-8")
+        labels = [LabelClass(value=value, name=name) for value, name in enumerate(classes, 1)]
+        path.with_name(CONFIG).write_text(label_config(labels), encoding="utf-8")
         self._file = path.open("w", encoding="utf-8")
         self._file.write("[")
         self._tasks = self._annotations = 0

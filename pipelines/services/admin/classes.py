@@ -3,7 +3,7 @@
 from dataclasses import asdict, replace
 
 from dataengine.errors import NotFound
-from dataengine.masks import PALETTE
+from dataengine.masks import palette_color
 from dataengine.records import AuditEvent, LabelClass
 from storage.workspace import Workspace
 
@@ -51,4 +51,4 @@ def change_class(workspace: Workspace, seen: LabelClass, changed: LabelClass, ac
 
 def color_of(one: LabelClass) -> str:
     """The class's colour as "#rrggbb": its own, or the palette's."""
-    return one.color or "#{:02x}{:02x}{:02x}".format(*PALETTE[(one.value - 1) % len(PALETTE)])
+    return one.color or palette_color(one.value)

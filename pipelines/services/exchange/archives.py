@@ -1,19 +1,21 @@
 """Export a selection or a snapshot as one .zip that a browser downloads."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 from dataengine.errors import Conflict, NotFound
 from dataengine.records import Job
 from pipelines.exchange.writers.snapshot_folder import LABELLED_ONLY, LOSSES
-from pipelines.jobs.export_images import archive_of, clear_old_exports
+from pipelines.jobs.export_images import archive_of
 from pipelines.selections.config import ExportFormat, ExportRun
 from pipelines.selections.pages import selected
 from pipelines.services.jobs import request_job
 from pipelines.services.queue import fresh_id
+from storage.maintenance.archives import KIND, drop_exports
 from storage.workspace import Workspace
 
-KIND = "export"
 FORMATS: dict[str, str] = {
     "folder": "everything: images, masks, tables and COCO; our import and datasets' imagefolder read it",
     "masks": "images, masks as PNG, tables of metadata and labels (CSV)",
@@ -43,7 +45,7 @@ def export_formats() -> list[dict[str, Any]]:
 
 def request_export(workspace: Workspace, run: ExportRun, actor: str = "") -> Job:
     """Queue an export for a worker. Raises `NotFound` for an empty selection and an unknown snapshot."""
-    clear_old_exports(workspace)
+    drop_exports(workspace)
     if run.snapshot is None:
         selected(workspace, run.images)
     else:
@@ -53,20 +55,29 @@ def request_export(workspace: Workspace, run: ExportRun, actor: str = "") -> Job
     return request_job(workspace, KIND, args, actor)
 
 
-def exported_archive(workspace: Workspace, job_id: str) -> Path:
-    """The archive of a finished export. Raises `NotFound` once it was deleted, or when it lies on another
-    machine, `Conflict` before it is finished."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive:
+    """A finished export: its file on this machine, or else its parts, in order."""
+
+    name: str
+    size: int
+    file: Path | None
+    parts: Iterator[bytes]
+
+
+def exported_archive(workspace: Workspace, job_id: str) -> Archive:
+    """The archive of a finished export. Raises `NotFound` once it was deleted, `Conflict` before it is
+    finished."""
+    drop_exports(workspace)
     with workspace.catalog(read_only=True) as catalog:
         job = catalog.jobs.get(job_id)
     if job.kind != KIND:
         raise NotFound(f"{job_id} is no export")
     if job.state != "succeeded":
         raise Conflict(f"this export is {job.state}; download it once it has succeeded")
-    clear_old_exports(workspace)
-    archive = archive_of(workspace, job.args["run"])
-    if not archive.is_file():
-        raise NotFound(
-            "this export was deleted, as every one is after a day, or lies on the worker's machine "
-            f"({job.result.get('host', 'unknown')}); export again, or copy {archive} from there"
-        )
-    return archive
+    file, blob = archive_of(workspace, job.args["run"]), job.result.get("blob")
+    known = workspace.blobs.path_or_none(blob) if blob else file if file.is_file() else None
+    if known is None and not (blob and workspace.blobs.has(blob)):
+        raise NotFound("this export was deleted, as every one is after a day or by an erasure; export again")
+    parts = workspace.blobs.chunks(blob) if blob else iter(())
+    return Archive(name=file.name, size=job.result["bytes"], file=known, parts=parts)

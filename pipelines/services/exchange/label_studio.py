@@ -116,7 +116,7 @@ def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, An
     version = champion_version(workspace)
     empty = {"result": [], "score": 0.0, "model_version": version}
     with workspace.catalog(read_only=True) as catalog:
-        champion, classes = catalog.detectors.champion(), catalog.classes.names()
+        champion, classes = catalog.detectors.champion(), catalog.classes.offered()
         images = {image.id: image for image in catalog.images.get_many(filter(None, map(_id_of, tasks)))}
         known = {one.image_id: one for one in catalog.predictions.of(champion.id, images)} if champion else {}
     answers = []
@@ -134,7 +134,7 @@ def predictions_for(workspace: Workspace, tasks: list[Any]) -> list[dict[str, An
             _, drawn = find_artifacts(workspace, read_pixels(workspace, image))
             score = float(drawn.max()) / 255
         size, threshold = (image.height, image.width), component_threshold_of(champion)
-        answers.append(brush_prediction(drawn, size, score, version, classes, threshold))
+        answers.append(brush_prediction(drawn, size, score, version, classes[0].name, threshold))
     return answers
 
 

@@ -66,6 +66,7 @@ def test_a_treated_generator_is_judged_on_prompts_that_it_was_not_treated_on(con
         found = catalog.treatments.get(answer["treatment"])
         treated = catalog.generators.get(answer["treated"])
         images = catalog.images.find(generator_id=treated.id)
+    assert {image.category for image in images} == {"hand", "face"}, "desks 3.13: judged images had none"
     assert treated.name == "steadier" and treated.parent == "squares" and found.round_id is None
     assert len(told) == 8 and {image.prompt for image in images}.isdisjoint(told)
     figures = found.result["judged"]
@@ -162,7 +163,7 @@ def test_prompts_that_are_missing_are_named(context: Context) -> None:
     with pytest.raises(ConfigRefused, match="name at least one category"):
         write_chosen_prompts(context, PromptChoice(source="category"), "", ())
     given = PromptChoice(source="given", texts=(" a hand ", "a hand", ""))
-    assert write_chosen_prompts(context, given, "", ()) == ["a hand"]
+    assert write_chosen_prompts(context, given, "", ()) == {"a hand": ""}
     args = plan("treat-3")
     args["settings"]["prompts"] = args["settings"]["judge"] = given.model_dump(mode="json")
     with pytest.raises(ConfigRefused, match="all prompts to treat on are also among the other prompts"):

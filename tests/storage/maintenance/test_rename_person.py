@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import func, select
 
 from dataengine.errors import Conflict, InputRefused, NotFound
-from dataengine.records import Image, Label, Review, Study, Vote
+from dataengine.records import BenchmarkItem, Image, Label, Review, Study, Vote
+from dataengine.records.datasets import label_by
 from storage import accounts
 from storage.catalog import Catalog
 from storage.maintenance.erase_rows import column_of
@@ -55,6 +56,19 @@ def test_everything_goes_along(busy: Catalog) -> None:
     event = busy.audit.list(action="user.rename")[0]
     assert (event.subject, event.details) == ("ada.lovelace", {"before": "ada"})
     assert busy.comments.of_image("a")[0].text == "by ada and ben"
+
+
+def test_true_labels_say_whose_they_are_by_todays_name(busy: Catalog) -> None:
+    items = [BenchmarkItem(image_id=id, stratum="hand") for id in "ab"]
+    draft = busy.benchmarks.draft("hands", items, "ben").id
+    for id, name in zip("ab", ("ada", "ben"), strict=True):
+        busy.benchmarks.settle(draft, id, None, "ada", label_by(name))
+    rename_person(busy, "ada", "ada.lovelace", "root")
+    settled = {item.image_id: (item.settled_by, item.how) for item in busy.benchmarks.items(draft)}
+    assert settled == {
+        "a": ("ada.lovelace", "ada.lovelace's label"),
+        "b": ("ada.lovelace", "ben's label"),
+    }
 
 
 def test_names_that_are_taken_or_invalid_are_refused(busy: Catalog) -> None:

@@ -13,7 +13,9 @@ from dataengine.records import (
     SnapshotItem,
     Treatment,
 )
+from storage import accounts
 from storage.catalog import Catalog
+from storage.maintenance.rename_person import rename_person
 from storage.queries.lineage import UsedLabel, labels_under, lineage, snapshots_under
 
 
@@ -69,6 +71,22 @@ def test_the_chain_has_every_treatment_detector_and_training_set(chain: Catalog)
     assert lineage(chain, "base") == ([], chain.generators.get("base"))
     with pytest.raises(NotFound):
         lineage(chain, "other")
+
+
+def test_merged_labels_carry_todays_name_of_their_author(chain: Catalog) -> None:
+    """A renamed person's labels looked erased, since training sets named them as before."""
+    before = {(one.image_id, one.author): one for one in labels_under(chain, ["s"])}
+    accounts.create_user(chain, "ann", "correct horse battery", ["annotator"], "root")
+    rename_person(chain, "ann", "ann.other", "root")
+    after = {(one.image_id, one.author): one for one in labels_under(chain, ["s"])}
+    for image in "ac":
+        was, one = before[image, "ann"], after[image, "ann.other"]
+        assert (one.revision, one.created) == (was.revision, was.created) != (None, None)
+    assert before.keys() - after.keys() == {("a", "ann"), ("c", "ann")} and len(after) == len(before)
+    found = lineage(chain, "g2")[0][0].detectors[0].trained_on
+    assert found is not None and found.authors == {"ann.other": 2, "ben": 2, "cyd": 1}
+    assert [one.id for one in chain.snapshots.drawn_by("ann.other")] == ["s"], "for an erasure"
+    assert not chain.snapshots.drawn_by("ann")
 
 
 def test_every_label_is_the_revision_that_went_in(chain: Catalog) -> None:

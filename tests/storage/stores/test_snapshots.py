@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,9 @@ from PIL import Image as Picture
 
 from dataengine.errors import Cancelled, Corrupt, InputRefused, NotFound
 from dataengine.masks import pack_label_map
-from dataengine.records import Image, SnapshotItem
+from dataengine.records import AND, Image, SnapshotItem
+from storage import accounts
+from storage.maintenance.rename_person import rename_person
 from storage.opening import create_workspace
 from storage.stores.snapshots import id_of_rows, row_hash
 from storage.workspace import Workspace
@@ -89,6 +92,23 @@ def test_the_same_rows_are_the_same_snapshot(workspace: Workspace) -> None:
         assert list(catalog.snapshots.items(first.id)) == workspace.snapshots.read(first.id)
     changed = [dataclasses.replace(rows[0], weight=0.5), *rows[1:]]
     assert workspace.snapshots.publish(changed).id != first.id
+
+
+def test_a_renamed_author_has_todays_name_in_rows_and_exports(workspace: Workspace) -> None:
+    """The manifest is immutable and keeps the former name; its rows still match the snapshot's id."""
+    rows = [row(image) for image in ingest(workspace, 2)]
+    merged = dataclasses.replace(rows[0], author=f"ada{AND}ben")
+    published = workspace.snapshots.publish([merged, rows[1]])
+    workspace.snapshots.export(published.id)
+    with workspace.catalog() as catalog:
+        accounts.create_user(catalog, "ada", "correct horse battery", ["annotator"], "root")
+        rename_person(catalog, "ada", "zoe", "root")
+        catalog.commit()
+        assert list(catalog.snapshots.items(published.id)) == workspace.snapshots.read(published.id)
+    named = {f"ben{AND}zoe", "zoe"}
+    assert {item.author for item in workspace.snapshots.read(published.id)} == named
+    (shard,) = workspace.snapshots.export(published.id).shards
+    assert set(parquet.read_table(shard, columns=["author"])["author"].to_pylist()) == named
 
 
 item = st.builds(

@@ -28,6 +28,8 @@ def test_counts_say_what_is_left_out_and_facets_what_each_filter_would_show(
     assert (counted["count"], counted["total"], counted["hidden"]) == (4, 6, {"injected": 0, "refused": 2})
     facets = curator.get("/api/curate/facets?category=hands").json()
     assert facets["category"] == {"hands": 4, "mugs": 2} and facets["generator"] == {"base": 2, "treated": 2}
+    assert facets["state"]["waiting"] == 4 and facets["state"]["returned"] == facets["class"]["1"] == 0
+    assert facets["tag"] == {}
 
 
 def test_an_image_that_no_champion_has_predicted_says_by_whom_or_that_nobody_has(

@@ -5,7 +5,8 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +14,20 @@ from fastapi.testclient import TestClient
 
 from dataengine.errors import NotFound
 from dataengine.records import Endpoint, Image, Job, now
-from pipelines.jobs.export_images import KEPT_SECONDS, archive_of
+from pipelines.jobs.export_images import archive_of
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.services.exchange import archives
 from pipelines.worker.handlers import handler_of
+from storage.maintenance.archives import KEPT_SECONDS
+from storage.maintenance.collect_garbage import collect
 from storage.maintenance.erase import erase_images
+from storage.opening import create_workspace, open_workspace
 from storage.workspace import Workspace
-from tests.ui.conftest import png
+from tests.ui.conftest import ORIGIN, add_people, furnish, png, sign_in
 from tests.ui.curate.test_routes import draw, ids_of
+from ui.config import ServerConfig
+from ui.server import create_app
 
 Clients = Callable[..., TestClient]
 
@@ -154,6 +160,52 @@ def test_an_erasure_takes_the_archives_with_it(curator: TestClient, workspace: W
     erase_images(workspace, ids_of(workspace)[:1], "admin")
     with pytest.raises(NotFound):
         archives.exported_archive(workspace, job)
+
+
+@pytest.fixture(params=["folder", "store"])
+def team(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Workspace, Workspace]]:
+    """One workspace as the server's machine and as the worker's see it: folders of their own, one catalog,
+    and blobs in a shared folder or in an object store."""
+    blobs = str(tmp_path / "shared") if request.param == "folder" else f"memory://{tmp_path.name}-team"
+    url = f"sqlite:///{tmp_path}/catalog.sqlite"
+    server = create_workspace(tmp_path / "server", database_url=url, blob_url=blobs)
+    furnish(server)
+    add_people(server)
+    worker = open_workspace(tmp_path / "worker", database_url=url, blob_url=blobs)
+    yield server, worker
+    server.close()
+    worker.close()
+
+
+def test_an_export_is_downloaded_from_another_machine(team: tuple[Workspace, Workspace]) -> None:
+    """It goes through the blob store, is kept by garbage collection for a day, and then deleted."""
+    server, worker = team
+    app = create_app(server, ServerConfig(desks=False))
+    client = TestClient(app, base_url=ORIGIN, follow_redirects=False)
+    sign_in(client, "curator")
+    job = ordered(client, "export", format="masks")
+    result = run(worker, job)
+    assert not list(worker.path.glob("exports/*")) and not list(server.path.glob("exports/*"))
+    collect(server, grace_seconds=0.0, most_share=1.0)
+    assert server.blobs.has(result["blob"])
+    answer = client.get(f"/api/curate/work/export/{job}.zip")
+    assert answer.headers["content-type"] == "application/zip"
+    assert "attachment" in answer.headers["content-disposition"]
+    assert int(answer.headers["content-length"]) == len(answer.content) == result["bytes"]
+    assert zipfile.ZipFile(io.BytesIO(answer.content)).testzip() is None
+    with server.catalog() as catalog:
+        catalog.connection.exec_driver_sql(f"UPDATE jobs SET finished = finished - {KEPT_SECONDS + 1}")
+        catalog.commit()
+    collect(server, most_share=1.0)
+    assert not server.blobs.has(result["blob"])
+    gone = client.get(f"/api/curate/work/export/{job}.zip")
+    assert gone.status_code == 404 and "after a day" in gone.json()["error"]
+
+    second = ordered(client, "export", format="masks")
+    blob = run(worker, second)["blob"]
+    erase_images(server, ids_of(server)[:1], "admin")
+    assert not server.blobs.has(blob), "an erasure takes it along"
+    assert client.get(f"/api/curate/work/export/{second}.zip").status_code == 404
 
 
 def test_a_job_that_is_no_export_is_not_downloaded(curator: TestClient, workspace: Workspace) -> None:

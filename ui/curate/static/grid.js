@@ -72,7 +72,8 @@ function leftOut({ injected, refused }, filters) {
 function showFacets(root, facets) {
   for (const [name, counts] of Object.entries(facets)) {
     for (const option of root.querySelectorAll(`.filters select[name=${name}] option`)) {
-      if (option.value) option.textContent = `${option.textContent} · ${count(counts[option.value] ?? 0)}`;
+      // Null: too many to count.
+      if (option.value && counts[option.value] !== null) option.textContent += ` · ${count(counts[option.value] ?? 0)}`;
     }
   }
 }

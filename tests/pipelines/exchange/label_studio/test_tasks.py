@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dataengine.errors import InputRefused
+from dataengine.records import LabelClass
 from pipelines.exchange.formats import import_dataset
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Ingest
@@ -50,18 +51,20 @@ def test_predictions_are_brought_to_the_pictures_size() -> None:
     small = np.zeros((4, 4), dtype=np.uint8)
     small[1, 2] = 128
     small[3, 3] = 127
-    said = brush_prediction(small, (8, 12), 0.75, "m", CLASSES, 0.5)
+    said = brush_prediction(small, (8, 12), 0.75, "m", CLASSES[1], 0.5)
+    assert said["result"][0]["value"]["brushlabels"] == [CLASSES[1]]
     mask = decode_mask(said["result"][0]["value"]["rle"], 8, 12)
     assert mask[2:4, 6:9].all() and mask.sum() == 6 and said["score"] == 0.75
-    assert brush_prediction(small // 2, (8, 12), 0.2, "m", CLASSES, 0.5)["result"] == []
+    assert brush_prediction(small // 2, (8, 12), 0.2, "m", CLASSES[1], 0.5)["result"] == []
 
 
 def test_names_cannot_break_the_interface() -> None:
-    config = label_config(['a "quoted" <class> & more'])
+    config = label_config([LabelClass(value=1, name='a "quoted" <class> & more', color="#123456")])
     import xml.etree.ElementTree as tree
 
     label = tree.fromstring(config).find(".//Label")
     assert label is not None and label.get("value") == 'a "quoted" <class> & more'
+    assert label.get("background") == "#123456"
 
 
 def test_an_export_of_label_studios(fresh: Workspace, tmp_path: Path) -> None:
