@@ -120,6 +120,8 @@ class Endpoint:
                     body += part
                     if len(body) > LONGEST_BODY:
                         raise self._refusal(f"its response is longer than {LONGEST_BODY >> 20} MiB")
+        except httpx.InvalidURL as error:
+            raise self._refusal(f"it is no address: {error}") from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _Busy(" ".join(f"{type(error).__name__}: {error}".split())[:QUOTED]) from error
         said = words_in(bytes(body))

@@ -9,6 +9,7 @@ from typing import get_args
 from urllib.parse import urlsplit
 
 from dataengine.errors import InputRefused
+from dataengine.model_files import PICKLED, TENSORS_ONLY, check_model_folder
 from dataengine.outgoing import (
     Address,
     Network,
@@ -51,6 +52,7 @@ EITHER = frozenset({"vqa", "llm"})
 MODELS = frozenset({"generator", "detector", "scorer", *EITHER})
 KINDS: tuple[EndpointKind, ...] = get_args(EndpointKind)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
 
 def add_endpoint(
     workspace: Workspace,
@@ -106,7 +108,8 @@ def checked_endpoint(
     `allowed_networks` ("10.0.0.0/8") holds it; a webhook, to which things are sent, is https but on this
     machine. A model is an absolute folder that exists or a hub id, one that answers questions ("vqa") or
     writes ("llm") may also be a service; an encoder's weights are an absolute file or folder that exists, and
-    a folder is an absolute folder that exists.
+    a folder is an absolute folder that exists. A model's folder holds no program code, nothing that asks for
+    some, and no links that leave it.
     """
     name, location = name.strip(), location.strip()
     if kind not in KINDS:
@@ -119,6 +122,8 @@ def checked_endpoint(
         check_url(location, allowed_networks, resolved)
     elif not (kind == "encoder" and Path(location).is_absolute() and Path(location).is_file()):
         check_folder(location, hub_too=kind in MODELS)
+        if kind != "folder" and Path(location).is_dir():
+            check_model_folder(Path(location), PICKLED if kind in EITHER else PICKLED - TENSORS_ONLY)
     id = digest("endpoint", kind, name, location)
     return Endpoint(id=id, kind=kind, name=name, location=location)
 
