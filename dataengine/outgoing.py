@@ -13,6 +13,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from types import ModuleType
@@ -185,26 +186,66 @@ def checked_client(
 
 
 def checked_transport(
-    networks: Iterable[Network] = (), *, resolved: Resolver | None = None, library: ModuleType | None = None
+    networks: Iterable[Network] = (),
+    *,
+    resolved: Resolver | None = None,
+    library: ModuleType | None = None,
+    most_bytes: int | None = None,
+    most_seconds: float | None = None,
 ) -> Any:
-    """The transport of `checked_client`, for clients of httpx or, as `library`, of its successor httpx2."""
+    """The transport of `checked_client`, for clients of httpx or, as `library`, of its successor httpx2.
+
+    A response that becomes longer than `most_bytes`, or takes longer than `most_seconds`, ends in a
+    `ReadError` of the library.
+    """
     if library is None:
         import httpx as library
-    return _transport_class(library)(tuple(networks), resolved)
+    return _transport_class(library)(tuple(networks), resolved, most_bytes, most_seconds)
 
 
 @cache
 def _transport_class(library: Any) -> Any:
     """The transport for clients of that library."""
 
-    class CheckedTransport(library.HTTPTransport):  # type: ignore[misc]
+    class Bounded(library.SyncByteStream):
+        """The body of a response, up to a length and a moment."""
+
+        def __init__(self, stream: Any, most_bytes: float, until: float) -> None:
+            self._stream, self._most_bytes, self._until = stream, most_bytes, until
+
+        def __iter__(self) -> Iterator[bytes]:
+            read = 0
+            for part in self._stream:
+                read += len(part)
+                if read > self._most_bytes or time.monotonic() > self._until:
+                    raise library.ReadError("the response is too long or too slow")
+                yield part
+
+        def close(self) -> None:
+            self._stream.close()
+
+    class CheckedTransport(library.HTTPTransport):
         """Resolves the host of each request once and connects to the addresses that were checked."""
 
-        def __init__(self, networks: tuple[Network, ...], resolved: Resolver | None) -> None:
+        def __init__(
+            self,
+            networks: tuple[Network, ...],
+            resolved: Resolver | None,
+            most_bytes: int | None,
+            most_seconds: float | None,
+        ) -> None:
             super().__init__(verify=authorities(), trust_env=False)
             self._networks, self._resolved = networks, resolved
+            self._most_bytes, self._most_seconds = most_bytes, most_seconds
 
         def handle_request(self, request: Any) -> Any:
+            until = time.monotonic() + (self._most_seconds or float("inf"))
+            response = self._connected(request)
+            if self._most_bytes or self._most_seconds:
+                response.stream = Bounded(response.stream, self._most_bytes or float("inf"), until)
+            return response
+
+        def _connected(self, request: Any) -> Any:
             host = request.url.raw_host.decode("ascii")
             try:
                 addresses = checked_addresses(host, self._networks, self._resolved or resolve)

@@ -4,7 +4,7 @@ Ids are strings, times are seconds since the epoch, sizes are (height, width), s
 Random choices carry their seed. Records are independent of how and where they are stored.
 """
 
-from dataengine.records.accounts import ROLES, AuditEvent, Endpoint, EndpointKind, Session, User
+from dataengine.records.accounts import ROLES, AuditEvent, Endpoint, EndpointKind, Identity, Session, User
 from dataengine.records.annotation import (
     Comment,
     Draft,

@@ -35,6 +35,16 @@ class Session:
     """The browser, in words."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Who an account is at a provider of single sign-on: its issuer and the subject, which never change."""
+
+    issuer: str
+    subject: str
+    user: str
+    created: float = field(default_factory=now)
+
+
 EndpointKind = Literal[
     "generator",
     "detector",

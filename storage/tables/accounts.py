@@ -1,4 +1,4 @@
-"""Tables of accounts, sessions, audit events and endpoints."""
+"""Tables of accounts, sessions, identities at providers of sign-on, audit events and endpoints."""
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 
@@ -35,6 +35,16 @@ sessions = Table(
     float_("created"),
     float_("expires"),
     text("client"),
+    Index(None, "user"),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    key("issuer"),
+    key("subject"),
+    Column("user", Text, ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
+    float_("created"),
     Index(None, "user"),
 )
 

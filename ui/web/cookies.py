@@ -12,6 +12,8 @@ from starlette.responses import Response
 COOKIE = "clinic_session"
 FORM_COOKIE = "clinic_form"
 FORM_PATH = "/login"
+SIGN_ON_COOKIE = "clinic_sign_on"
+SIGN_ON_PATH, SIGN_ON_END = "/login/sso", "/login/sso/end"
 
 
 def session_cookie(headers: Mapping[str, str], secure: bool) -> str:
@@ -25,6 +27,11 @@ def session_cookie(headers: Mapping[str, str], secure: bool) -> str:
 def form_cookie(headers: Mapping[str, str], secure: bool) -> str:
     """The name of the sign-in form's cookie, which is sent to `FORM_PATH` only."""
     return f"{'__Secure-' if secure else ''}{FORM_COOKIE}_{port_of(headers, secure)}"
+
+
+def sign_on_cookie(headers: Mapping[str, str], secure: bool) -> str:
+    """The name of the cookie of a sign-in that has gone to the provider, sent to `SIGN_ON_PATH` only."""
+    return f"{'__Secure-' if secure else ''}{SIGN_ON_COOKIE}_{port_of(headers, secure)}"
 
 
 def port_of(headers: Mapping[str, str], secure: bool) -> int:

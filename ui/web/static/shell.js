@@ -32,7 +32,8 @@ function showCurrent(nav) {
 }
 
 async function leave() {
-  await post("/api/logout");
+  const { next } = await post("/api/logout");
+  if (next) return location.assign(next);
   const here = location.pathname.replace(/(.)\/$/, "$1") + location.search + location.hash;
   location.assign(`/login?${new URLSearchParams({ next: here })}`);
 }
