@@ -106,6 +106,7 @@ def app_arguments(parser: argparse.ArgumentParser) -> None:
 def app(call: Call, page: str = "") -> Any:
     """Run the web server, and one supervised worker unless `--no-worker` is given; `page` is the path of what
     the printed address opens."""
+    from dataengine.outgoing import VARIABLE, allowed_in_environment
     from pipelines.cli.command import with_settings
     from pipelines.worker.supervisor import supervised_worker
     from ui.config import ServerConfig
@@ -115,7 +116,9 @@ def app(call: Call, page: str = "") -> Any:
     defaults = ServerConfig(host=given.host, port=given.port).model_dump(mode="json")
     settings = ServerConfig.model_validate(with_settings(defaults, given.set))
     workspace = call.new_workspace
-    with nullcontext() if given.no_worker else supervised_worker(workspace), suppress(KeyboardInterrupt):
+    networks = ",".join((*settings.allowed_networks, *allowed_in_environment()))
+    worker = supervised_worker(workspace, environment={VARIABLE: networks})
+    with nullcontext() if given.no_worker else worker, suppress(KeyboardInterrupt):
         serve(workspace, settings, lambda where: print_start(where.at(page) if page else where, workspace))
     return {"workspace": workspace.path}
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine
 
 from storage.engine import connect, connect_for_reading, turn_to_write
-from storage.repositories.accounts import ApiTokens, Audit, Endpoints, Sessions, Users
+from storage.repositories.accounts import ApiTokens, Audit, Endpoints, Identities, Sessions, Users
 from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
 from storage.repositories.assignees import Assignees
 from storage.repositories.curation import Pilots, SavedViews, Tags
@@ -80,6 +80,7 @@ class Catalog:
     users: Users
     sessions: Sessions
     api_tokens: ApiTokens
+    identities: Identities
     audit: Audit
     endpoints: Endpoints
     classes: Classes

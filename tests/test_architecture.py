@@ -16,8 +16,9 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors devices licences bounds safetensors_header durable csv_files statistics masks "
-    "images records config injection curation quality diagnosis treatment clinic integrations api",
+    "dataengine": "errors outgoing devices licences bounds safetensors_header model_files durable csv_files "
+    "statistics masks images records config injection curation quality diagnosis treatment clinic "
+    "integrations api",
     "dataengine/integrations": "rewards diffusers_callbacks comfyui",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
@@ -31,7 +32,7 @@ ORDER = {
     "pipelines/exchange": "prompts metadata labels importer safe_files prompt_sets import_options shapes "
     "outlines label_studio readers formats public_sets writers",
     "pipelines/services": "schemas names queue rounds jobs inference agreement gold annotation triage "
-    "reviews categories benchmarks detectors generators endpoints locations training_free training_preview "
+    "reviews categories benchmarks detectors generators endpoints sign_on locations training_free training_preview "
     "preflight model_card round_options runs training images studies todo exchange admin standalone",
     "storage": "addresses locations tables prompt_search migrations repositories engine catalog passwords "
     "accounts stores migrate workspace references identity job_queue maintenance opening queries",

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, StringConstraints
 
 from dataengine.config import Config
+from pipelines.services.sign_on.config import SignOnConfig
 
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.*\-]+(:[0-9]{1,5})?$")]
 
@@ -54,8 +55,13 @@ class ServerConfig(Config):
     login_failures: int = 10
     """Wrong passwords for one name from one address within ten minutes before sign-in pauses there; five
     times as many for all names."""
+    local_accounts: bool = True
+    """Accept names and passwords of this workspace; turn it off where everybody signs in with `oidc`."""
+    oidc: SignOnConfig = SignOnConfig()
+    """Single sign-on with an OpenID Connect provider."""
     allowed_networks: tuple[str, ...] = ()
-    """Private networks ("10.0.0.0/8", "127.0.0.1/32") in which an admin may register endpoints."""
+    """Private networks ("10.0.0.0/8", "127.0.0.1/32") in which an admin may register endpoints, and in which
+    `oidc` may be."""
     embed_in: tuple[Origin, ...] = ()
     """Origins of sites ("https://portal.example.org") that may show these pages in a frame; by default
     none."""

@@ -38,15 +38,8 @@ from ui.web.desk import Desk, Site, access_table, page_route
 from ui.web.gate import UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
 from ui.web.logs import log_to_file, logger
-from ui.web.middleware import (
-    RETRY_SECONDS,
-    BodyLimit,
-    RequestLog,
-    ResponseHeaders,
-    SameSite,
-    SignInLine,
-    is_loopback,
-)
+from ui.web.middleware import BodyLimit, RETRY_SECONDS, RequestLog, ResponseHeaders, SameSite, SignInLine, is_loopback
+from ui.web.oidc import check_sign_in, sign_on_routes
 from ui.web.pages import STATIC, message_page
 from ui.web.proxies import Forwarded, UnderPrefix, path_of
 from ui.web.sessions import SessionManager
@@ -77,12 +70,15 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     if not isinstance(workspace, Workspace):
         workspace = create_workspace(workspace)
     settings = settings or ServerConfig()
+    check_sign_in(settings)
     session_manager = SessionManager(workspace, settings)
     app = FastAPI(title="Artifact Clinic", docs_url=None, redoc_url=None, openapi_url=None)
     app.state.session_manager = session_manager
     site = Site(workspace=workspace, settings=settings, session_manager=session_manager, desks=DESKS)
     access = access_table(DESKS)
     app.include_router(auth_routes(site))
+    if settings.oidc.issuer:
+        app.include_router(sign_on_routes(site))
     app.include_router(image_routes(workspace))
     add_plain_routes(app, workspace)
     for desk in DESKS:
@@ -233,7 +229,8 @@ class Listening(NamedTuple):
 
 def check_binding(settings: ServerConfig, session_manager: SessionManager) -> None:
     """Raises `ConfigRefused` for an address beyond loopback while there are no accounts."""
-    if not is_loopback(settings.host) and not session_manager.has_accounts():
+    reachable = not is_loopback(settings.host) and not settings.oidc.issuer
+    if reachable and not session_manager.has_accounts():
         raise ConfigRefused(
             f"listening on {settings.host} needs accounts, and there are none: add an admin with "
             "`clinic users add NAME --role admin`, or listen on 127.0.0.1"

@@ -2,7 +2,7 @@
 
 An endpoint is written as its base URL and, after `#`, the model's name: `http://127.0.0.1:8000/v1#qwen-vl`.
 The API key is read from the environment variable `CLINIC_ENDPOINT_KEY`, so that it is stored in no recipe and
-no catalog. Redirects are not followed.
+no catalog. Redirects are not followed, and private addresses need a permission (`dataengine.outgoing`).
 """
 
 import base64
@@ -21,6 +21,7 @@ import numpy as np
 
 from dataengine.curation.config import EndpointConfig
 from dataengine.errors import ConfigRefused, ServiceAbsent
+from dataengine.outgoing import checked_client, networks_of
 
 KEY_VARIABLE = "CLINIC_ENDPOINT_KEY"
 LONGEST_BODY = 4 * 1024 * 1024
@@ -104,12 +105,12 @@ class Endpoint:
         )
 
     def _post(self, request: dict[str, Any]) -> Any:
-        """The JSON of the response. Raises `_Busy`, and `ServiceAbsent` for a refusal."""
+        """The JSON of the response. Raises `_Busy`, `ServiceAbsent` for a refusal, and `AddressRefused`."""
         key = os.environ.get(KEY_VARIABLE)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             with (
-                httpx.Client(timeout=self._config.timeout_seconds, follow_redirects=False) as client,
+                checked_client(networks_of(self._base), timeout=self._config.timeout_seconds) as client,
                 client.stream(
                     "POST", f"{self._base}/chat/completions", json=request, headers=headers
                 ) as sent,
@@ -119,6 +120,8 @@ class Endpoint:
                     body += part
                     if len(body) > LONGEST_BODY:
                         raise self._refusal(f"its response is longer than {LONGEST_BODY >> 20} MiB")
+        except httpx.InvalidURL as error:
+            raise self._refusal(f"it is no address: {error}") from None
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _Busy(" ".join(f"{type(error).__name__}: {error}".split())[:QUOTED]) from error
         said = words_in(bytes(body))

@@ -12,6 +12,7 @@ import numpy as np
 from dataengine.curation.config import PromptWriterConfig
 from dataengine.curation.endpoints import Endpoint, NoAnswer, is_endpoint
 from dataengine.errors import InputRefused
+from dataengine.model_files import check_model_folder
 
 Rules = Mapping[str, Sequence[str]]
 
@@ -174,8 +175,11 @@ def load_model_writer(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(location)
-    model: Any = AutoModelForCausalLM.from_pretrained(location, use_safetensors=True).to(device).eval()
+    if Path(location).is_dir():
+        check_model_folder(Path(location))
+    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False)
+    safe: Any = {"use_safetensors": True, "trust_remote_code": False}
+    model: Any = AutoModelForCausalLM.from_pretrained(location, **safe).to(device).eval()
 
     def complete(request: str, seed: int, new_tokens: int) -> str:
         text = request

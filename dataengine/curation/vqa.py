@@ -19,6 +19,7 @@ from dataengine.curation.answers import AnswerCache
 from dataengine.curation.config import VqaConfig
 from dataengine.curation.endpoints import Endpoint, NoAnswer, image_part, is_endpoint
 from dataengine.errors import ModelRefused, ServiceAbsent, reason_of
+from dataengine.model_files import check_model_folder
 
 OTHER = "other"
 """The category of an answer that names none."""
@@ -259,20 +260,24 @@ def _load_model(
         AutoProcessor,
     )
 
-    settings = AutoConfig.from_pretrained(location)
+    if Path(location).is_dir():
+        check_model_folder(Path(location))
+    safe: Any = {"use_safetensors": True, "trust_remote_code": False}
+    settings = AutoConfig.from_pretrained(location, trust_remote_code=False)
     kinds = settings.architectures or []
     name = Path(location).name
     if any(kind.endswith("ForImageClassification") for kind in kinds):
-        model = AutoModelForImageClassification.from_pretrained(location, use_safetensors=True)
-        return ClassifierCategorizer(name, model.to(device), AutoImageProcessor.from_pretrained(location))
+        model = AutoModelForImageClassification.from_pretrained(location, **safe)
+        reader = AutoImageProcessor.from_pretrained(location, trust_remote_code=False)
+        return ClassifierCategorizer(name, model.to(device), reader)
     answerer: Answerer
     if any(kind.endswith("ForQuestionAnswering") for kind in kinds):
-        model = AutoModelForVisualQuestionAnswering.from_pretrained(location, use_safetensors=True)
-        processor = AutoProcessor.from_pretrained(location)
+        model = AutoModelForVisualQuestionAnswering.from_pretrained(location, **safe)
+        processor = AutoProcessor.from_pretrained(location, trust_remote_code=False)
         answerer = ClassicAnswerer(name, model.to(device), processor, config)
     elif type(settings) in AutoModelForImageTextToText._model_mapping:
-        model = AutoModelForImageTextToText.from_pretrained(location, use_safetensors=True)
-        processor = AutoProcessor.from_pretrained(location)
+        model = AutoModelForImageTextToText.from_pretrained(location, **safe)
+        processor = AutoProcessor.from_pretrained(location, trust_remote_code=False)
         answerer = GenerativeAnswerer(name, model.to(device), processor, config)
     else:
         raise ModelRefused(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dataengine.errors import InputRefused, ModelRefused
+from dataengine.model_files import PICKLED, TENSORS_ONLY, check_model_folder
 
 if TYPE_CHECKING:
     import torch
@@ -246,6 +247,7 @@ def load_segmenter(folder: str | Path, device: str = "cpu") -> Segmenter:
     type_ = segmenter_type(folder)
     if not list(folder.glob("*.safetensors")):
         raise ModelRefused(f"{folder} holds no config.json with safetensors; download the checkpoint again")
+    check_model_folder(folder, pickled=PICKLED - TENSORS_ONLY)
     return Segmenter(folder, type_, device)
 
 

@@ -61,7 +61,7 @@ class ClassifierFeatures(FeatureNetwork):
         super().__init__()
         try:
             network: Any = AutoModelForImageClassification.from_pretrained(
-                str(location), use_safetensors=True
+                str(location), use_safetensors=True, trust_remote_code=False
             )
         except (OSError, ValueError) as error:
             raise ModelRefused(

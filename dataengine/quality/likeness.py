@@ -88,7 +88,7 @@ def _open(location: str | Path, device: str | torch.device) -> Any:
     from transformers import AutoModel
 
     try:
-        model: Any = AutoModel.from_pretrained(str(location), use_safetensors=True)
+        model: Any = AutoModel.from_pretrained(str(location), use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelRefused(
             f"{location} does not load as an image encoder with safetensors: {str(error).splitlines()[0]}"

@@ -232,7 +232,7 @@ def preprocessing(location: str | Path, size: tuple[int, int] | None) -> Preproc
     from transformers import AutoImageProcessor
 
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(str(location))
+        processor: Any = AutoImageProcessor.from_pretrained(str(location), trust_remote_code=False)
     except (OSError, ValueError):
         return Preprocessing(size, (0.5,) * 3, (0.5,) * 3, whole=True)
     crop = (

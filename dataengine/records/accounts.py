@@ -55,6 +55,16 @@ class ApiToken:
     """The last request, within a minute."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Who an account is at a provider of single sign-on: its issuer and the subject, which never change."""
+
+    issuer: str
+    subject: str
+    user: str
+    created: float = field(default_factory=now)
+
+
 EndpointKind = Literal[
     "generator",
     "detector",

@@ -24,9 +24,12 @@ def register_detector(
     `ModelRefused` for an unsupported format."""
     from dataengine.clinic.parts import fingerprint, stamp_of
     from dataengine.diagnosis.detector import load_detector, save_detector
+    from dataengine.model_files import PICKLED, TENSORS_ONLY, check_model_folder
 
     if not path.exists():
         raise InputRefused(f"{path} does not exist; give a detector folder or a file of weights")
+    if path.is_dir():
+        check_model_folder(path, pickled=PICKLED - TENSORS_ONLY)
     detector = load_detector(path)
     domain = CLINIC if stamp_of(path) == fingerprint("first_doctor") else ""
     with tempfile.TemporaryDirectory() as folder:

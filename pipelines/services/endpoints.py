@@ -2,7 +2,6 @@
 
 import ipaddress
 import re
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,15 @@ from typing import get_args
 from urllib.parse import urlsplit
 
 from dataengine.errors import InputRefused
+from dataengine.model_files import PICKLED, TENSORS_ONLY, check_model_folder
+from dataengine.outgoing import (
+    Address,
+    Network,
+    allowed_in_environment,
+    checked_addresses,
+    parsed_networks,
+    resolve,
+)
 from dataengine.records import AuditEvent, Endpoint, EndpointKind, digest
 from storage.workspace import Workspace
 
@@ -44,17 +52,6 @@ EITHER = frozenset({"vqa", "llm"})
 MODELS = frozenset({"generator", "detector", "scorer", *EITHER})
 KINDS: tuple[EndpointKind, ...] = get_args(EndpointKind)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def resolve(host: str) -> list[Address]:
-    """Every address of a host name. Raises `InputRefused` if it has none."""
-    try:
-        found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError):
-        raise InputRefused(f"the host {host!r} cannot be resolved; check the name") from None
-    return [ipaddress.ip_address(str(address).partition("%")[0]) for address in found]
 
 
 def add_endpoint(
@@ -111,7 +108,8 @@ def checked_endpoint(
     `allowed_networks` ("10.0.0.0/8") holds it; a webhook, to which things are sent, is https but on this
     machine. A model is an absolute folder that exists or a hub id, one that answers questions ("vqa") or
     writes ("llm") may also be a service; an encoder's weights are an absolute file or folder that exists, and
-    a folder is an absolute folder that exists.
+    a folder is an absolute folder that exists. A model's folder holds no program code, nothing that asks for
+    some, and no links that leave it.
     """
     name, location = name.strip(), location.strip()
     if kind not in KINDS:
@@ -124,6 +122,8 @@ def checked_endpoint(
         check_url(location, allowed_networks, resolved)
     elif not (kind == "encoder" and Path(location).is_absolute() and Path(location).is_file()):
         check_folder(location, hub_too=kind in MODELS)
+        if kind != "folder" and Path(location).is_dir():
+            check_model_folder(Path(location), PICKLED if kind in EITHER else PICKLED - TENSORS_ONLY)
     id = digest("endpoint", kind, name, location)
     return Endpoint(id=id, kind=kind, name=name, location=location)
 
@@ -151,16 +151,9 @@ def check_url(
         raise InputRefused(f"{location!r} is not an http or https URL")
     if parts.username or parts.password:
         raise InputRefused("keep credentials out of the URL; give them to the server by environment variable")
-    networks = [ipaddress.ip_network(network) for network in allowed_networks]
-    for address in resolved(host):
-        if not is_public(address) and not any(address in network for network in networks):
-            raise InputRefused(
-                f"{host} is {address}, a private or local address; "
-                "add its network to allowed_networks to permit it"
-            )
+    checked_addresses(host, permitted(allowed_networks), resolved)
 
 
-def is_public(address: Address) -> bool:
-    """True for public internet addresses; IPv4 inside IPv6 counts as that IPv4 address."""
-    inner = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
-    return address.is_global and not address.is_multicast and (inner is None or is_public(inner))
+def permitted(allowed_networks: Sequence[str]) -> tuple[Network, ...]:
+    """The private networks of the server's setting, and those of its environment. Raises `ConfigRefused`."""
+    return parsed_networks((*allowed_networks, *allowed_in_environment()))

@@ -2,12 +2,14 @@
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from storage.workspace import Workspace
 
@@ -19,13 +21,20 @@ STEADY_SECONDS = 60.0
 
 
 @contextmanager
-def supervised_worker(workspace: Workspace, options: Sequence[str] = ()) -> Iterator[None]:
-    """Keep one `clinic worker` running while the block runs; its log is `WORKSPACE/worker.log`."""
+def supervised_worker(
+    workspace: Workspace,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[None]:
+    """Keep one `clinic worker` running while the block runs; its log is `WORKSPACE/worker.log`.
+
+    `environment` holds variables for it besides those of this process.
+    """
     command = [sys.executable, "-m", "app", "--workspace", str(workspace.path), "worker", "--with-parent"]
     over = threading.Event()
     thread = threading.Thread(
         target=_keep_alive,
-        args=([*command, *options], workspace.path / "worker.log", over),
+        args=([*command, *options], workspace.path / "worker.log", over, {**os.environ, **environment}),
         name="supervisor",
     )
     thread.start()
@@ -36,12 +45,19 @@ def supervised_worker(workspace: Workspace, options: Sequence[str] = ()) -> Iter
         thread.join()
 
 
-def _keep_alive(command: Sequence[str], log_file: Path, over: threading.Event) -> None:
+def _keep_alive(
+    command: Sequence[str], log_file: Path, over: threading.Event, environment: Mapping[str, str]
+) -> None:
     pause = FIRST_PAUSE
     while not over.is_set():
         with log_file.open("ab") as output:
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=environment,
             )
         seconds = _wait_until_ended(process, over)
         if over.is_set():

@@ -10,7 +10,6 @@ import hmac
 import json
 import logging
 import os
-import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from dataclasses import asdict, dataclass
 import httpx
 
 from dataengine.errors import ClinicError
+from dataengine.outgoing import checked_client, networks_of
 from dataengine.records import AuditEvent, Endpoint, digest, now
 from pipelines.services import rounds
 from pipelines.services.endpoints import check_target
@@ -81,9 +81,8 @@ def post(location: str, body: bytes) -> None:
     if secret := os.environ.get(SECRET):
         signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
         headers["X-Clinic-Signature"] = f"sha256={signature}"
-    authorities = ssl.create_default_context()  # the system's store, to which teams add their internal CA
     with (
-        httpx.Client(timeout=SECONDS, follow_redirects=False, verify=authorities) as client,
+        checked_client(networks_of(location), timeout=SECONDS) as client,
         client.stream("POST", location, content=body, headers=headers) as response,
     ):
         response.raise_for_status()

@@ -41,6 +41,7 @@ PERSON: dict[str, Handling] = {
     "users.name": "delete",
     "sessions.user": "goes along",
     "api_tokens.user": "goes along",
+    "identities.user": "goes along",
     "guests.name": "goes along",
     "saved_views.owner": "delete",
     "gold_images.chosen_by": "replace",
@@ -165,7 +166,8 @@ _IDS = """
     benchmark_items.benchmark_id benchmarks.digest benchmarks.id category_answers.model comments.id
     detectors.checkpoint detectors.id detectors.parent detectors.round_id detectors.snapshot_id
     endpoints.id generators.id generators.parent generators.treatment_id guests.study_id
-    hard_categories.round_id image_features.detector_id image_features.vector images.generator_id
+    hard_categories.round_id identities.issuer identities.subject image_features.detector_id
+    image_features.vector images.generator_id
     map_places.map_id images.round_id images.sha256 images.thumbnail invitations.study_id
     invitations.token_hash job_files.job_id jobs.id labels.detector_id labels.label_map labels.round_id
     leases.id leases.round_id

@@ -1,4 +1,4 @@
-"""Repositories of users, sessions, API tokens, audit events and endpoints."""
+"""Repositories of users, sessions, API tokens, identities, audit events and endpoints."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from dataclasses import replace
 from sqlalchemy import delete, func, select, update
 
 from dataengine.errors import NotFound
-from dataengine.records import ApiToken, AuditEvent, Endpoint, Session, User
+from dataengine.records import ApiToken, AuditEvent, Endpoint, Identity, Session, User
 from storage import tables
 from storage.repositories.rows import Named, Rows
 
@@ -150,6 +150,27 @@ class ApiTokens(Named[ApiToken]):
         return self._connection.execute(
             delete(self.table).where((table.expires < before) | (table.revoked < before))
         ).rowcount
+
+
+class Identities(Rows[Identity]):
+    """Accounts at providers of single sign-on; they end with their account."""
+
+    table = tables.identities
+    makes = Identity
+    what = "identity"
+
+    def add(self, identity: Identity) -> int:
+        """Store the identity unless it is known; returns 1 or 0."""
+        return self._insert([identity])
+
+    def find(self, issuer: str, subject: str) -> Identity | None:
+        """The identity of that subject at that issuer."""
+        return self._one(issuer=issuer, subject=subject)
+
+    def of_user(self, name: str) -> list[Identity]:
+        """The identities of an account, oldest first."""
+        table = self.table.c
+        return self._records(self._select().where(table.user == name).order_by(table.created))
 
 
 class Audit(Rows[AuditEvent]):

@@ -1,6 +1,6 @@
 """The catalog's tables, one module per noun, on one metadata object."""
 
-from storage.tables.accounts import api_tokens, audit_events, endpoints, sessions, users
+from storage.tables.accounts import api_tokens, audit_events, endpoints, identities, sessions, users
 from storage.tables.annotation import (
     comments,
     drafts,
@@ -46,6 +46,7 @@ __all__ = [
     "gold_scores",
     "guests",
     "hard_categories",
+    "identities",
     "image_features",
     "image_tags",
     "images",

@@ -1,4 +1,4 @@
-"""Tables of accounts, sessions, API tokens, audit events and endpoints."""
+"""Tables of accounts, sessions, API tokens, identities at providers of sign-on, audit events and endpoints."""
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 
@@ -50,6 +50,16 @@ api_tokens = Table(
     optional_float("expires"),
     optional_float("revoked"),
     optional_float("used"),
+    Index(None, "user"),
+)
+
+identities = Table(
+    "identities",
+    metadata,
+    key("issuer"),
+    key("subject"),
+    Column("user", Text, ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
+    float_("created"),
     Index(None, "user"),
 )
 

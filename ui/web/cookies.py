@@ -14,6 +14,8 @@ FORM_COOKIE = "clinic_form"
 FORM_PATH = "/login"
 PROTO, PREFIX = "x-forwarded-proto", "x-forwarded-prefix"
 """Headers that are true, since `Forwarded` has dropped those of strangers."""
+SIGN_ON_COOKIE = "clinic_sign_on"
+SIGN_ON_PATH, SIGN_ON_END = "/login/sso", "/login/sso/end"
 
 
 def session_cookie(headers: Mapping[str, str], secure: bool) -> str:
@@ -39,6 +41,11 @@ def is_secure(headers: Mapping[str, str], always: bool) -> bool:
 def place_of(headers: Mapping[str, str], secure: bool) -> str:
     """Port and sub-path of the browser's address, as a part of a cookie's name."""
     return f"{port_of(headers, secure)}{headers.get(PREFIX, '').replace('/', '_')}"
+
+
+def sign_on_cookie(headers: Mapping[str, str], secure: bool) -> str:
+    """The name of the cookie of a sign-in that has gone to the provider, sent to `SIGN_ON_PATH` only."""
+    return f"{'__Secure-' if secure else ''}{SIGN_ON_COOKIE}_{port_of(headers, secure)}"
 
 
 def port_of(headers: Mapping[str, str], secure: bool) -> int:

@@ -28,10 +28,30 @@ def render(template: str, status: int = 200, **values: Any) -> HTMLResponse:
 
 
 def login_page(
-    form_token: str, target: str, problem: str = "", status: int = 200, name: str = ""
+    form_token: str,
+    target: str,
+    problem: str = "",
+    status: int = 200,
+    name: str = "",
+    provider: str = "",
+    passwords: bool = True,
 ) -> HTMLResponse:
-    """Name and password; after a failure the name stays."""
-    return render("web/pages/login.html", status, token=form_token, next=target, problem=problem, name=name)
+    """Name and password, after a failure the name stays, and a button for single sign-on with `provider`."""
+    return render(
+        "web/pages/login.html",
+        status,
+        token=form_token,
+        next=target,
+        problem=problem,
+        name=name,
+        provider=provider,
+        passwords=passwords,
+    )
+
+
+def sign_on_failed_page(text: str, target: str, status: int) -> HTMLResponse:
+    """Why single sign-on failed, in one sentence, and the way back."""
+    return render("web/pages/sign_on_failed.html", status, text=text, next=target)
 
 
 def start_link_page(problem: str = "", status: int = 200) -> HTMLResponse:

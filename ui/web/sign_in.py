@@ -18,7 +18,7 @@ from dataengine.errors import AccessDenied
 from pipelines.services.queue import workers_alive
 from storage.passwords import AT_ONCE
 from ui.web.access import may
-from ui.web.cookies import FORM_PATH, form_cookie
+from ui.web.cookies import FORM_PATH, SIGN_ON_END, form_cookie
 from ui.web.desk import Desk, Site, listed
 from ui.web.gate import address_of
 from ui.web.pages import login_page, start_link_page
@@ -63,24 +63,42 @@ class Credentials(BaseModel):
     password: str = Field(max_length=1024)
 
 
+def after_signing_out(site: Site, person: Person) -> str:
+    """Where the browser of a person who signed out goes, to end the session at the provider; else ""."""
+    if not site.settings.oidc.issuer or not site.settings.oidc.end_provider_session or person.local:
+        return ""
+    with site.workspace.catalog(read_only=True) as catalog:
+        return SIGN_ON_END if catalog.identities.of_user(person.name) else ""
+
+
+def check_passwords(accepted: bool, provider: str) -> None:
+    """Raise `AccessDenied` where the server takes no passwords."""
+    if not accepted:
+        raise AccessDenied(f"passwords are not accepted here; sign in with {provider}")
+
+
 def auth_routes(site: Site) -> APIRouter:
     """Sign-in, sign-out, and the current session."""
     routes, session_manager = APIRouter(), site.session_manager
     hashing = CapacityLimiter(AT_ONCE)
+    provider = site.settings.oidc.name if site.settings.oidc.issuer else ""
+    passwords = site.settings.local_accounts
 
     async def signed_in(request: Request, name: str, password: str) -> Person:
+        check_passwords(passwords, provider)
         address = address_of(request)
         work = partial(session_manager.sign_in, name, password, address, browser_of(request))
         return await run_sync(work, limiter=hashing)
 
     def form(request: Request, target: str, problem: str = "", status: int = 200, name: str = "") -> Response:
-        if session_manager.open_to_token():
+        if session_manager.open_to_token() and not provider:
             return start_link_page(problem, status)
         secure = session_manager.is_secure(request.headers)
         cookie = form_cookie(request.headers, secure)
         nonce = request.cookies.get(cookie) or secrets.token_urlsafe(16)
         token = session_manager.form_token(nonce)
-        page = login_page(token, safe_target(target, site.desks), problem, status, name)
+        target = safe_target(target, site.desks)
+        page = login_page(token, target, problem, status, name, provider, passwords)
         page.set_cookie(cookie, nonce, path=FORM_PATH, httponly=True, samesite="strict", secure=secure)
         return page
 
@@ -137,8 +155,10 @@ def auth_routes(site: Site) -> APIRouter:
 
     @routes.post("/api/logout")
     def sign_out_json(request: Request) -> Response:
-        session_manager.sign_out(person_of(request))
-        return session_manager.end_session(request.headers, JSONResponse({"signed_out": True}))
+        person = person_of(request)
+        session_manager.sign_out(person)
+        answer = {"signed_out": True, "next": after_signing_out(site, person)}
+        return session_manager.end_session(request.headers, JSONResponse(answer))
 
     @routes.get("/api/session")
     def session(person: SignedIn) -> dict[str, object]:

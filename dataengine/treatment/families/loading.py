@@ -4,7 +4,6 @@ A pipeline is loaded only if its `model_index.json` names known classes, no file
 and every network is stored completely as safetensors.
 """
 
-from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from dataengine.bounds import read_config
 from dataengine.errors import ModelRefused, reason_of
+from dataengine.model_files import PICKLED, check_settings, files_of, refuse_code
 from dataengine.safetensors_header import refuse_pointer
 from dataengine.treatment.families.catalog import PIPELINES, FamilyFacts
 from dataengine.treatment.families.components import IMPLEMENTATION, stock_facts
@@ -24,8 +24,6 @@ from dataengine.treatment.families.stock import StockFamily
 from dataengine.treatment.families.weight_files import check_weights, own_variant, variant_of
 
 INDEX = "model_index.json"
-CODE = {".py", ".pyc", ".pyd", ".so", ".dll", ".sh"}
-PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".h5", ".msgpack"}
 TEXT = ("*.json", "*.txt", "*.model", "*.jinja")
 """Templates of chats among them are rendered by transformers alone, in its sandbox."""
 VOCABULARIES = ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")
@@ -107,12 +105,14 @@ def check_pipeline(folder: Path, by_its_call: bool = False) -> str:
                 f"{folder / INDEX} names {component} as {name}; "
                 f"expected {' or '.join(sorted(kind for _, kind in allowed)).replace('*', 'any ')}"
             )
-    top = [path for path in folder.iterdir() if path.is_file()]
-    parts = [path for name in facts.components for path in (folder / name).rglob("*") if path.is_file()]
-    refuse_code(top, pickled=set())
+    files = list(files_of(folder))
+    parts = [path for path in files if path.relative_to(folder).parts[0] in facts.components]
+    refuse_code([path for path in files if path.parent == folder], pickled=set())
     refuse_code(parts, pickled=PICKLED)
     for path in parts:
         refuse_pointer(path)
+        if path.suffix.lower() == ".json":
+            check_settings(path)
     if facts.implementation != IMPLEMENTATION:
         check_scheduler(folder / "scheduler", index["scheduler"][1], facts.load().prediction)
     libraries = {name: str(index[name][0]) for name in facts.networks}
@@ -151,17 +151,6 @@ def read_index(file: Path) -> tuple[str, dict[str, Any]]:
             "are loaded"
         )
     return kind, index
-
-
-def refuse_code(files: Iterable[Path], pickled: set[str]) -> None:
-    """Raise `ModelRefused` for the first file that holds code or has a pickle suffix."""
-    for file in sorted(files):
-        if file.suffix.lower() in CODE:
-            raise ModelRefused(
-                f"{file} is program code, which is never loaded; remove it if you trust the other files"
-            )
-        if file.suffix.lower() in pickled:
-            raise ModelRefused(f"{file} may run code when loaded; convert it to .safetensors and remove it")
 
 
 def download_pipeline(location: str) -> Path:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from dataengine.errors import ConfigRefused, ModelRefused, reason_of
+from dataengine.model_files import PICKLED, refuse_code
 from dataengine.safetensors_header import refuse_pointer, tensor_shapes
 from dataengine.treatment.families.catalog import FamilyFacts
-from dataengine.treatment.families.loading import INDEX, PICKLED, TEXT, facts_of, read_index, refuse_code
+from dataengine.treatment.families.loading import INDEX, TEXT, facts_of, read_index
 from dataengine.treatment.families.weight_files import variants_of
 
 SAFETENSORS, GGUF = ".safetensors", ".gguf"

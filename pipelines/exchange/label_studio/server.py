@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from dataengine.bounds import JSON_MEMORY, allowance, check_json
 from dataengine.errors import ConfigRefused, InputRefused, ServiceAbsent
+from dataengine.outgoing import checked_client, networks_of
 from dataengine.records import LabelClass
 from pipelines.exchange.label_studio.tasks import FROM_NAME, TO_NAME, label_config
 
@@ -91,7 +92,9 @@ class Server:
         with translating_errors(url):
             from label_studio_sdk import LabelStudio
 
-            server = cls(url, LabelStudio(base_url=url, api_key=token, timeout=SECONDS))
+            # Servers behind a proxy redirect to https; each redirect is checked like the first address.
+            client = checked_client(networks_of(url), timeout=SECONDS, follow_redirects=True)
+            server = cls(url, LabelStudio(base_url=url, api_key=token, httpx_client=client, timeout=SECONDS))
             server._check_version(server.get("version"))
             server.client.users.whoami()
         return server

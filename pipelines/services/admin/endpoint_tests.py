@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataengine.errors import InputRefused, ServiceAbsent
+from dataengine.outgoing import Network, checked_client
 from dataengine.records import Endpoint, EndpointKind
-from pipelines.services.endpoints import HUB_ID, SERVICES, check_webhook, checked_endpoint
+from pipelines.services.endpoints import HUB_ID, SERVICES, check_webhook, checked_endpoint, permitted
 from storage.workspace import Workspace
 
 SECONDS = 5.0
@@ -91,9 +92,9 @@ def check_endpoint(kind: str, name: str, location: str, allowed_networks: Sequen
     """
     endpoint = checked_endpoint(kind, name or "test", location, allowed_networks)
     if endpoint.kind == "webhook":
-        return check_webhook_answers(endpoint)
+        return check_webhook_answers(endpoint, permitted(allowed_networks))
     if endpoint.kind in SERVICES or "://" in endpoint.location:
-        return check_service(endpoint)
+        return check_service(endpoint, permitted(allowed_networks))
     if HUB_ID.fullmatch(endpoint.location) and not Path(endpoint.location).exists():
         return (
             "This is a hub id: workers fetch it when they first need it. Nothing was fetched for this test."
@@ -117,11 +118,11 @@ def check_path(endpoint: Endpoint) -> str:
     return f"The folder is there and holds {found.name}."
 
 
-def check_service(endpoint: Endpoint) -> str:
-    """What a service answers to a request that changes nothing. Raises `ServiceAbsent`."""
+def check_service(endpoint: Endpoint, networks: Sequence[Network] = ()) -> str:
+    """What a service answers to a request that changes nothing. Raises `ServiceAbsent` and as `ask`."""
     address, _, model = endpoint.location.partition("#")
     asked = f"{address.rstrip('/')}/{'api/version' if endpoint.kind == 'label-studio' else 'models'}"
-    status, body, seconds = ask("GET", asked)
+    status, body, seconds = ask("GET", asked, networks)
     if status >= 500:
         raise ServiceAbsent(f"{asked} answered {status}; check that the service is well")
     if status in (401, 403):
@@ -132,25 +133,30 @@ def check_service(endpoint: Endpoint) -> str:
     return f"It answers in {seconds:.1f} s" + ("." if named else f", but does not list the model {model}.")
 
 
-def check_webhook_answers(endpoint: Endpoint) -> str:
+def check_webhook_answers(endpoint: Endpoint, networks: Sequence[Network] = ()) -> str:
     """Send a test notice. Raises `ServiceAbsent` unless it is taken."""
     check_webhook(endpoint.location)
     notice = {"id": "test", "event": "test", "subject": "", "text": "A test by an admin.", "at": time.time()}
-    status, _, seconds = ask("POST", endpoint.location, notice)
+    status, _, seconds = ask("POST", endpoint.location, networks, notice)
     if not 200 <= status < 300:
         raise ServiceAbsent(f"the webhook answered {status}; check its address")
     return f"The test notice was taken in {seconds:.1f} s."
 
 
-def ask(method: str, url: str, body: dict[str, object] | None = None) -> tuple[int, str, float]:
-    """Status, the start of the body, and seconds. Redirects are not followed. Raises `ServiceAbsent`, which
-    does not name the address: a webhook's may be a secret."""
+def ask(
+    method: str, url: str, networks: Sequence[Network], body: dict[str, object] | None = None
+) -> tuple[int, str, float]:
+    """Status, the start of the body, and seconds. Redirects are not followed.
+
+    Raises `ServiceAbsent`, which does not name the address, as a webhook's may be a secret, and
+    `AddressRefused` for an address that is neither public nor in `networks`.
+    """
     import httpx
 
     began = time.monotonic()
     try:
         with (
-            httpx.Client(timeout=SECONDS, follow_redirects=False) as client,
+            checked_client(networks, timeout=SECONDS) as client,
             client.stream(method, url, json=body) as response,
         ):
             start = next(response.iter_text(65536), "") if method == "GET" else ""

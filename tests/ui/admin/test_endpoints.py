@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dataengine.errors import InputRefused
-from pipelines.services.endpoints import Address, checked_endpoint, resolve
+from dataengine.outgoing import Address, resolve
+from pipelines.services.endpoints import checked_endpoint
 
 
 def at(*addresses: str) -> object:

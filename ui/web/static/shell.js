@@ -32,7 +32,8 @@ function showCurrent(nav) {
 }
 
 async function leave() {
-  await post("/api/logout");
+  const { next } = await post("/api/logout");
+  if (next) return location.assign(next);
   location.assign(urlOf(`/login?${new URLSearchParams({ next: here() + location.search + location.hash })}`));
 }
 

@@ -1,0 +1,1 @@
+"""Single sign-on by OpenID Connect: the provider's client, and the accounts of those whom it names."""
