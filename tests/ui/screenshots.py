@@ -37,7 +37,7 @@ def main(target: Path) -> None:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         with server_process(Path(__file__).parents[2], workspace.path) as (url, _):
             for seen in walk(browser, url, wanted, look=shoot):
-                print(seen.view.name, *seen.errors)
+                print(seen.view.name, *seen.errors, *seen.serious, f"overflow {seen.overflow}", flush=True)
         browser.close()
         workspace.close()
         write_sheets(shots, [view.name for view in wanted], target)
