@@ -165,8 +165,8 @@ def press_tile(page: Page) -> None:
 
 
 def fill(workspace: Workspace) -> str:
-    """People, images with maps and places, labels, repairs, a benchmark, a round, runs with curves, jobs and two
-    studies; the id of an image."""
+    """People, images with maps and places, labels, repairs, a benchmark, a round, runs with curves, jobs and
+    two studies; the id of an image."""
     ids = furnish(workspace)
     add_people(workspace)
     random, square = np.random.default_rng(0), np.zeros((64, 64), np.uint8)
@@ -192,7 +192,12 @@ def fill(workspace: Workspace) -> str:
         ]
         catalog.benchmarks.draft("November", items, "curator")
         steadier = GeneratorVersion(
-            id="steadier", name="steadier flux", location="/models/flux", parent="base", treatment_id="t1"
+            id="steadier",
+            name="steadier flux",
+            location="/models/flux",
+            parent="base",
+            treatment_id="t1",
+            created=now() - 90_000,
         )
         catalog.generators.add(steadier)
         catalog.detectors.record_metrics("d1", {"validation": MEASURED, "validation_real": MEASURED})
@@ -224,7 +229,11 @@ def fill(workspace: Workspace) -> str:
         catalog.commit()
     folder = workspace.job_files.folder("retrain-1")
     folder.mkdir(parents=True, exist_ok=True)
-    figures = ({"done": step, "loss": 0.4 / (1 + step / 40), "lr": 1e-3} for step in range(0, 240, 2))
+    began = now() - 900
+    figures = (
+        {"time": began + step, "total": 240, "done": step, "loss": 0.4 / (1 + step / 40), "lr": 1e-3}
+        for step in range(0, 240, 2)
+    )
     (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in figures))
     return ids[0]
 

@@ -23,7 +23,8 @@ MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:$]")
 
 HEAD = """<link rel="icon" href="/static/mark.svg">
 <link rel="stylesheet" href="/static/style.css"><link rel="stylesheet" href="/static/gradio.css">
-<script type="module" src="/static/shell.js"></script><script type="module" src="/static/gradio.js"></script>"""
+<script type="module" src="/static/shell.js"></script>
+<script type="module" src="/static/gradio.js"></script>"""
 
 READING: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 """How events that answer at once are bound: one request, where Gradio's queue takes two and a stream."""

@@ -82,8 +82,9 @@ def judge_all(page: Page) -> int:
             return count
         last = bench.get_attribute("data-ready") or ""
         left, right = page.evaluate(ROUGHNESS, ["left", "right"])
+        answer = "ArrowRight" if right < left else "ArrowLeft" if left < right else "ArrowDown"
         for _ in range(page.locator(".question").count()):
-            page.keyboard.press("ArrowRight" if right < left else "ArrowLeft" if left < right else "ArrowDown")
+            page.keyboard.press(answer)
         page.keyboard.press("Enter")
         count += 1
 
