@@ -127,7 +127,8 @@ def test_an_annotator_labels_what_was_sent(story: Story) -> None:
 
 def test_a_curator_reviews_by_keyboard(story: Story) -> None:
     """One drawing goes back with a note, the others are approved: no pointer is used."""
-    page = story.at("curator", "/curate?view=review")
+    page = story.at("curator", "/")
+    page.locator(".tasks a", has_text=f"{SENT} labels to review").click()
     expect(page.locator(".labels .entry")).to_have_count(SENT)
     drawn = page.locator(".labels .entry", has_text="drawn")
     while "drawn" not in page.locator(".entry:has([aria-current])").inner_text():
@@ -154,7 +155,7 @@ def test_an_annotator_draws_a_returned_image_again(story: Story) -> None:
     draw(page, 0.6)
     page.locator("#submit").click()
     expect(page.get_by_text("Nothing to label right now")).to_be_visible()
-    page = story.at("curator", "/curate?view=review")
+    page = story.at("curator", "/curate?view=review&by=people")
     expect(page.locator("#approve")).to_be_visible()
     page.keyboard.press("a")
     expect(page.get_by_text("Nothing to review")).to_be_visible()
