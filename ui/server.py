@@ -238,13 +238,15 @@ def check_binding(settings: ServerConfig, session_manager: SessionManager) -> No
 
 
 def bound_socket(settings: ServerConfig) -> socket.socket:
-    """A listening socket, bound before anything is announced. Raises `ConfigRefused`."""
+    """A listening socket, before anything is announced: who follows the link at once waits for the server,
+    and is not refused. Raises `ConfigRefused`."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     # Named TCP, since asyncio sends without Nagle's wait only then; left out, every answer took 40 ms more.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.host, settings.port))
+        listener.listen()
     except OSError as error:
         listener.close()
         raise ConfigRefused(

@@ -4,6 +4,7 @@ Input: the filter of the images, and settings. Output: rows of the catalog, and 
 what was stored stays, and the next run does the rest. Cost: that of the stage of the same name.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from dataengine.curation.config import MiningConfig
@@ -11,7 +12,7 @@ from dataengine.curation.hard_categories import scaled_to
 from dataengine.curation.mining import choose_images
 from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.errors import ConfigRefused
-from dataengine.records import DetectorVersion, Image, threshold_of
+from dataengine.records import DetectorVersion, Image, QueueItem, threshold_of
 from pipelines.config import DiagnoseConfig
 from pipelines.detectors import yes_no_question
 from pipelines.detectors.training_data import read_categories
@@ -151,10 +152,16 @@ def mine_images(context: Context, run: MiningRun, queue_round: str) -> Result:
         "hard": hard,
         "considered": considered,
         "queued": len(queued),
+        "validation": sum(image.split == "validation" for image in _queued_images(context, queued)),
         "round": queue_round,
         **_note(context, version, conditions, count),
         **unreadable_images(unreadable),
     }
+
+
+def _queued_images(context: Context, queued: Sequence[QueueItem]) -> list[Image]:
+    with context.workspace.catalog(read_only=True) as catalog:
+        return catalog.images.get_many([item.image_id for item in queued])
 
 
 def _candidates(

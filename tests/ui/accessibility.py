@@ -23,6 +23,8 @@ OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElemen
 SERIOUS = ("serious", "critical")
 PHONE: ViewportSize = {"width": 390, "height": 844}
 SETTLED_MS = 200
+GRADIO_FADES_MS = 600
+"""Until Gradio's buttons have faded to the colours of another theme."""
 Scheme = Literal["light", "dark"]
 
 
@@ -75,6 +77,7 @@ def walk(
                 show(page, url, view)
                 for scheme in schemes:
                     page.emulate_media(color_scheme=scheme)
+                    page.wait_for_timeout(GRADIO_FADES_MS if view.gradio else 0)
                     look(page, view, scheme)
                     seen.nodes[scheme] = nodes_of(page)
                 page.set_viewport_size(PHONE)

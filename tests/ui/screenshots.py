@@ -16,7 +16,7 @@ from tests.bench.web_server import server_process
 from tests.services import chromium_path
 from tests.ui.accessibility import walk
 from tests.ui.browsing import FLAGS
-from tests.ui.views import View, fill, views
+from tests.ui.views import View, alive, fill, views
 
 LOOKS = ("light", "dark", "phone")
 HEIGHT, GAP, TITLE = 330, 12, 18
@@ -35,9 +35,9 @@ def main(target: Path) -> None:
             page.screenshot(path=shots / f"{view.name}-{what}.png")
 
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
-        with server_process(Path(__file__).parents[2], workspace.path) as (url, _):
+        with alive(workspace), server_process(Path(__file__).parents[2], workspace.path) as (url, _):
             for seen in walk(browser, url, wanted, look=shoot):
-                print(seen.view.name, *seen.errors)
+                print(seen.view.name, *seen.errors, *seen.serious, f"overflow {seen.overflow}", flush=True)
         browser.close()
         workspace.close()
         write_sheets(shots, [view.name for view in wanted], target)

@@ -1,13 +1,26 @@
 """Every view of every desk: its address and what must be done to see it; and a workspace that fills them."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 from playwright.sync_api import Browser, BrowserContext, Page
 
 from dataengine.masks import pack_label_map
-from dataengine.records import Job, Label, Round, Study, Vote, WorkerBeat, now
+from dataengine.records import (
+    BenchmarkItem,
+    GeneratorVersion,
+    Job,
+    Label,
+    Round,
+    Study,
+    Vote,
+    WorkerBeat,
+    now,
+)
 from pipelines.config import TrainingRun
 from pipelines.round import ROUND
 from storage.workspace import Workspace
@@ -30,6 +43,17 @@ CURATE = (
     "pilots",
     "people",
 )
+BEAT_SECONDS = 5.0
+RATES = {"false_alarm": 0.1, "miss": 0.3}
+MEASURED = {
+    "images": 80,
+    "mse": 0.014,
+    "kl": 0.62,
+    "kl1m": 0.051,
+    "intervals": {"mse": [0.011, 0.018], "kl": [0.51, 0.74], "kl1m": [0.04, 0.063]},
+    "operating": RATES | {"intervals": {"miss": [0.2, 0.42], "false_alarm": [0.04, 0.2]}},
+    "categories": {name: {"images": 40, "clean": 20, "mse": 0.014} | RATES for name in ("hands", "mugs")},
+}
 FACTS = {
     "train": {"loss": 0.3},
     "evaluate": {"champion": {"validation": {"mse": 0.03, "false_alarm": 0.1, "miss": 0.2}}},
@@ -141,7 +165,8 @@ def press_tile(page: Page) -> None:
 
 
 def fill(workspace: Workspace) -> str:
-    """People, images with maps, labels, repairs, a round, runs, jobs and two studies; the id of an image."""
+    """People, images with maps and places, labels, repairs, a benchmark, a round, runs with curves, jobs and
+    two studies; the id of an image."""
     ids = furnish(workspace)
     add_people(workspace)
     random, square = np.random.default_rng(0), np.zeros((64, 64), np.uint8)
@@ -155,6 +180,27 @@ def fill(workspace: Workspace) -> str:
                 catalog.labels.submit(
                     Label(image_id=image, author=author, height=64, width=64, label_map=blob, lead_seconds=9)
                 )
+        twin = catalog.images.get(ids[0])
+        catalog.images.add_many(
+            replace(twin, id=f"twin{at}", group="look:" + "0" * 16, source="imported", round_id=None, seed=at)
+            for at in (90, 91)
+        )
+        catalog.map_places.replace("m1", ids, random.integers(2000, 63_000, (len(ids), 2), np.uint16))
+        items = [
+            BenchmarkItem(image_id=image, stratum="mugs, suspected", annotations_per_image=3)
+            for image in ids[4:6]
+        ]
+        catalog.benchmarks.draft("November", items, "curator")
+        steadier = GeneratorVersion(
+            id="steadier",
+            name="steadier flux",
+            location="/models/flux",
+            parent="base",
+            treatment_id="t1",
+            created=now() - 90_000,
+        )
+        catalog.generators.add(steadier)
+        catalog.detectors.record_metrics("d1", {"validation": MEASURED, "validation_real": MEASURED})
         results = {stage.name: {"images": 8} for stage in ROUND} | FACTS
         catalog.rounds.add(
             Round(id="r1", recipe={"name": "demo"}, stage="done", state="done", results=results)
@@ -180,11 +226,38 @@ def fill(workspace: Workspace) -> str:
                 for choice in [("before", "tie", "after", "after")[int(random.integers(4))]]
             )
         )
-        catalog.workers.beat(WorkerBeat(id="w", host="here", pid=1, beat=now() + 86_400))
         catalog.commit()
-    folder = workspace.job_files.folder("retrained")
+    folder = workspace.job_files.folder("retrain-1")
     folder.mkdir(parents=True, exist_ok=True)
+    began = now() - 900
+    figures = (
+        {"time": began + step, "total": 240, "done": step, "loss": 0.4 / (1 + step / 40), "lr": 1e-3}
+        for step in range(0, 240, 2)
+    )
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(one) + "\n" for one in figures))
     return ids[0]
+
+
+@contextmanager
+def alive(workspace: Workspace) -> Iterator[None]:
+    """While the block runs, a worker seems to run."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while True:
+            with workspace.catalog() as catalog:
+                catalog.workers.beat(WorkerBeat(id="w", host="here", pid=1))
+                catalog.commit()
+            if ended.wait(BEAT_SECONDS):
+                return
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def done(id: str, kind: str, args: dict, at: float) -> Job:

@@ -23,7 +23,10 @@ def run_choices(workspace: Workspace, kind: str, chosen: str | None = None) -> A
     rows = run_rows(workspace, kind)[:LISTED]
     known = [row["run"] for row in rows]
     return gr.update(
-        choices=[(f"{row['name']} · {when(row['created'])} · {row['by']}", row["run"]) for row in rows],
+        choices=[
+            (" · ".join(filter(None, (row["name"], when(row["created"]), row["by"]))), row["run"])
+            for row in rows
+        ],
         value=chosen if chosen in known else next(iter(known), None),
     )
 

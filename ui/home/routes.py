@@ -49,14 +49,23 @@ def home_routes(site: Site) -> APIRouter:
 
 def figures(seen: Overview, champion: str | None) -> list[tuple[str, str]]:
     """The workspace's counts as (value, caption)."""
+    images, rounds = sum(seen.images.values()), sum(seen.rounds.values())
     return [
-        (f"{sum(seen.images.values()):,}", "images"),
+        (f"{images:,}", plural(images, "image")),
         (
             f"{seen.labelled:,}",
             "labelled by people" + f", {seen.synthetic:,} by the demo" * bool(seen.synthetic),
         ),
         (f"{seen.waiting:,}", "waiting for labels"),
-        (f"{seen.detectors:,}", f"detectors, champion {champion}" if champion else "detectors"),
-        (f"{seen.treatments:,}", "treatments"),
-        (f"{sum(seen.rounds.values()):,}", "rounds"),
+        (
+            f"{seen.detectors:,}",
+            plural(seen.detectors, "detector") + f", champion {champion}" * bool(champion),
+        ),
+        (f"{seen.treatments:,}", plural(seen.treatments, "treatment")),
+        (f"{rounds:,}", plural(rounds, "round")),
     ]
+
+
+def plural(count: int, noun: str) -> str:
+    """The noun as it stands after this number."""
+    return noun if count == 1 else f"{noun}s"

@@ -9,7 +9,12 @@ from dataengine.records import INJECTION_KINDS, InjectionKind
 from pipelines.selections.config import InjectionRun
 from pipelines.services import runs
 from pipelines.services.images.filters import parse_query
-from pipelines.services.images.injection import NO_START, count_injected, injection_sample
+from pipelines.services.images.injection import (
+    NO_START,
+    count_clean,
+    count_injected,
+    injection_sample,
+)
 from pipelines.services.images.work import request_work
 from storage.workspace import Workspace
 from ui.runs.routes import Settings
@@ -19,6 +24,8 @@ from ui.web.sessions import Person, Requires
 from ui.web.settings_form import form
 
 Engineer = Annotated[Person, Requires(ENGINEERS, "injecting artifacts")]
+Words = Annotated[str, Query(max_length=1000)]
+"""A selection of images, as `clinic inject --images` takes it."""
 SAMPLES_KEPT = "private, max-age=60"
 
 
@@ -38,14 +45,20 @@ def injection_routes(workspace: Workspace) -> APIRouter:
             "injected": count_injected(workspace),
         }
 
+    @routes.get("/clean")
+    def clean(images: Words = "") -> dict[str, int]:
+        """How many of the selected images artifacts can be injected into."""
+        return {"clean": count_clean(workspace, parse_query(images.split()))}
+
     @routes.get("/samples/{kind}")
     @reads_blobs
     def sample(
-        kind: InjectionKind,
-        seed: Annotated[int, Query(ge=0)] = 0,
-        images: Annotated[str, Query(max_length=1000)] = "",
+        kind: InjectionKind, seed: Annotated[int, Query(ge=0)] = 0, images: Words = ""
     ) -> Response:
+        """Without content when no image that is tried shows this kind."""
         png = injection_sample(workspace, parse_query(images.split()), InjectionConfig(seed=seed), kind)
+        if png is None:
+            return Response(status_code=204)
         return Response(png, media_type="image/png", headers={"Cache-Control": SAMPLES_KEPT})
 
     @routes.post("/start")

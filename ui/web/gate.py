@@ -121,7 +121,7 @@ class AuthMiddleware:
             )
         if person.must_change and not any(within(path, free) for free in BEFORE_CHANGE):
             return (
-                RedirectResponse(f"{ACCOUNT}?{urlencode({'next': path})}", 303)
+                RedirectResponse(f"{ACCOUNT}?{urlencode({'next': with_query(scope)})}", 303)
                 if page
                 else refused(403, CHANGE)
             )
@@ -143,13 +143,18 @@ class AuthMiddleware:
 
 def to_sign_in(scope: Scope) -> Response:
     """Redirect to the sign-in page with the target and a start-up token, if any."""
-    asked = scope["query_string"].decode("latin-1")
-    query = parse_qs(asked)
+    query = parse_qs(scope["query_string"].decode("latin-1"))
     if "token" in query:
         carried = {"next": scope["path"], "token": query["token"][0]}
     else:
-        carried = {"next": f"{scope['path']}?{asked}" if asked else scope["path"]}
+        carried = {"next": with_query(scope)}
     return RedirectResponse(f"/login?{urlencode(carried)}", 303)
+
+
+def with_query(scope: Scope) -> str:
+    """The path that is asked for, with its query."""
+    asked = scope["query_string"].decode("latin-1")
+    return f"{scope['path']}?{asked}" if asked else str(scope["path"])
 
 
 def address_of(request: Request) -> str:

@@ -23,7 +23,8 @@ MARKUP = re.compile(r"[\\`*_{}\[\]()#+\-.!|~:$]")
 
 HEAD = """<link id="clinic-root" rel="home" href="../"><link rel="icon" href="../static/mark.svg">
 <link rel="stylesheet" href="../static/style.css"><link rel="stylesheet" href="../static/gradio.css">
-<script type="module" src="../static/shell.js"></script>"""
+<script type="module" src="../static/shell.js"></script>
+<script type="module" src="../static/gradio.js"></script>"""
 """Addresses from one level below the server's root, wherever that is."""
 
 READING: dict[str, Any] = {"queue": False, "show_progress": "hidden"}

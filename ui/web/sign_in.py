@@ -43,8 +43,10 @@ SYSTEMS = (
 
 
 def safe_target(target: str, desks: Iterable[Desk]) -> str:
-    """The desk to open after signing in, with its query and fragment; the home page for anything else."""
-    return target if re.split("[?#]", target, maxsplit=1)[0] in {desk.path for desk in listed(desks)} else "/"
+    """The page to open after signing in, with its query and fragment; the home page for anything else."""
+    pages = {desk.path for desk in desks if desk.path}
+    pages |= {f"{page}/" for page in pages if page != "/"}
+    return target if re.split("[?#]", target, maxsplit=1)[0] in pages else "/"
 
 
 def browser_of(request: Request) -> str:

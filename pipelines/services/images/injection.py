@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dataengine.errors import InputRefused
+from dataengine.errors import InputRefused, NotFound
 from dataengine.images import encode_png
 from dataengine.injection.config import InjectionConfig
 from dataengine.injection.inject import Injection, inject, surroundings
@@ -12,7 +12,7 @@ from pipelines.selections.config import ImageQuery
 from storage.queries.selections import page_of_selection
 from storage.workspace import Workspace
 
-__all__ = ["NO_START", "count_injected", "injection_sample"]
+__all__ = ["NO_START", "count_clean", "count_injected", "injection_sample"]
 
 TRIED = 8
 """Clean images among which a sample of a kind is looked for."""
@@ -25,12 +25,24 @@ def count_injected(workspace: Workspace) -> int:
         return catalog.images.count(source="injected")
 
 
+def count_clean(workspace: Workspace, query: ImageQuery) -> int:
+    """Number of selected images that are known to be clean, of the training split unless the query names
+    another."""
+    from pipelines.jobs.inject_images import clean_selection
+
+    try:
+        return clean_selection(workspace, query)[2]
+    except (NotFound, InputRefused):
+        return 0
+
+
 def injection_sample(
     workspace: Workspace, query: ImageQuery, config: InjectionConfig, kind: InjectionKind
-) -> bytes:
-    """A PNG of one artifact of that kind: its surroundings in a selected clean image, before and after.
+) -> bytes | None:
+    """A PNG of one artifact of that kind: its surroundings in a selected clean image, before and after. None
+    when no image that is tried shows it.
 
-    Raises `NotFound` for an empty selection, `InputRefused` when none is clean or shows such an artifact.
+    Raises `NotFound` for an empty selection, `InputRefused` when none is clean.
     """
     from pipelines.jobs.inject_images import clean_selection
 
@@ -45,7 +57,7 @@ def injection_sample(
                 return encode_png(_before_and_after(pixels[0], inject(pixels[0], image.id, config)))
         except InputRefused:
             continue
-    raise InputRefused(f"no {kind!r} could be seen in any of the first {len(images)} clean images")
+    return None
 
 
 def _before_and_after(pixels: np.ndarray, injection: Injection) -> np.ndarray:

@@ -350,6 +350,8 @@ def test_mining_takes_what_people_may_label_once(context: Context) -> None:
         image.id for image in images_in(context.workspace, source="imported", split=("train", "validation"))
     } - {labelled.id, queued.id}
     assert items == free and result["queued"] == result["considered"] == len(free) == 20
+    held_out = {image.id for image in images_in(context.workspace, source="imported", split="validation")}
+    assert result["validation"] == len(items & held_out) > 0
     assert mine_images(context, run, "mine-1")["queued"] == 20, "a repeated job queues nothing"
     assert mine_images(context, run, "mine-2")["queued"] == 0, "nothing is left"
 

@@ -258,6 +258,7 @@ def test_the_whole_review_path(visiting, curating) -> None:  # type: ignore[no-u
     assert found[20:40, 14:34].all() and found.sum() == 400
     page.goto(url + "/curate?view=review&author=curator")
     ready(page, "review")
+    expect(page.get_by_text("more without these filters")).to_be_visible()
     page.get_by_role("button", name="Approve only this label").click()
     expect(page.locator("#toast")).to_contain_text("approved")
     page.goto(url + f"/curate?view=images&image={ids[0]}")

@@ -15,8 +15,10 @@ from tests.ui.browsing import PASSWORD, PATIENCE_MS, WITHOUT_TOUR
 
 ROOT = Path(__file__).resolve().parents[3]
 OWN_PASSWORD = PASSWORD + " of my own"
-WORKING_MS = 300_000
-"""Until a worker has loaded its models and done a small job."""
+WORKING_MS = 900_000
+"""Until a worker has loaded its models and done a small job, on a busy machine."""
+READY = {"/": "main", "/annotate": "body[data-ready=true]"}
+"""What is there once a page is drawn, where it is no view."""
 
 
 class Story:
@@ -61,7 +63,7 @@ class Story:
         """A desk as somebody, once it is drawn."""
         page = self.pages.get(name) or self.first_sign_in(name)
         page.goto(self.url + path)
-        page.wait_for_selector("#view[data-ready]")
+        page.wait_for_selector(READY.get(path, "#view[data-ready]"))
         return page
 
     def finished(self, page: Page, words: str | re.Pattern[str]) -> None:

@@ -23,7 +23,14 @@ def engineer(client_of: Callable[..., TestClient], workspace: Workspace) -> Test
     for number, pixels in enumerate((np.full((64, 64, 3), 7, np.uint8), textured(96, 80))):
         sha256 = workspace.blobs.put(encode_png(pixels))
         height, width = pixels.shape[:2]
-        one = Image(id=f"photo-{number}", sha256=sha256, height=height, width=width, source="real")
+        one = Image(
+            id=f"photo-{number}",
+            sha256=sha256,
+            height=height,
+            width=width,
+            source="real",
+            category="" if number else "flat",
+        )
         with workspace.catalog() as catalog:
             catalog.images.add_many([one])
             catalog.commit()
@@ -66,6 +73,16 @@ def test_samples_of_what_is_not_there_are_refused(engineer: TestClient) -> None:
         ("warp", {"seed": "-1"}, 422),
     ):
         assert engineer.get(f"{API}/samples/{kind}", params=params).status_code == status
+
+
+def test_the_page_knows_beforehand_how_many_images_are_clean(engineer: TestClient) -> None:
+    """A page that asks for samples that cannot be there fills the console with refusals."""
+    for words, count in (("", 2), ("source=real", 2), ("source=generated", 0), ("category=zebra", 0)):
+        assert engineer.get(f"{API}/clean", params={"images": words}).json() == {"clean": count}
+    unseen = engineer.get(f"{API}/samples/warp", params={"images": "category=flat"})
+    assert unseen.status_code == 204 and not unseen.content, "a flat photo shows none"
+    refused = engineer.get(f"{API}/clean", params={"images": "categry=x"})
+    assert refused.status_code == 422 and "categry" in refused.json()["error"]
 
 
 def test_the_form_queues_the_same_job_as_the_command(engineer: TestClient, workspace: Workspace) -> None:

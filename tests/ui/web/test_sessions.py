@@ -7,6 +7,7 @@ from http.cookiejar import CookieJar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from httpx import Response
 
@@ -50,8 +51,16 @@ def test_a_page_sends_strangers_to_sign_in_and_back(client_of: Clients) -> None:
     assert client.get("/annotate").status_code == 200
 
 
+@pytest.mark.parametrize("target", ["/account", "/curate?view=review#x", "/admin/", "/gradio/?step=2"])
+def test_signing_in_leads_to_every_page(full: tuple[FastAPI, Workspace], target: str) -> None:
+    """Also to those without a card, such as the own account."""
+    client = TestClient(full[0], base_url=ORIGIN)
+    page = client.get("/login", params={"next": target}, headers=HTML)
+    assert re.search(r'name="next" value="([^"]+)"', page.text)[1] == target  # type: ignore[index]
+
+
 @pytest.mark.parametrize(
-    "target", ["https://evil.example/", "//evil.example", "/api/login", "javascript:alert(1)"]
+    "target", ["https://evil.example/", "//evil.example", "//", "/api/login", "javascript:alert(1)", ""]
 )
 def test_signing_in_leads_only_to_our_own_pages(client_of: Clients, target: str) -> None:
     client = client_of()

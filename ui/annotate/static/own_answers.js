@@ -1,6 +1,7 @@
 // My answers: a person's own answers, searched by prompt, class and state; one is opened again while it may be changed.
 import { get } from "../api.js";
 import { $, h } from "../dom.js";
+import { when } from "../format.js";
 import { classColour } from "../palette.js";
 
 const STATES = { unreviewed: "not reviewed", returned: "returned", approved: "approved" };
@@ -59,7 +60,7 @@ export class OwnAnswers {
   row({ image, prompt, classes, created, state, note, editable }) {
     const marks = classes.map((value) => h("span", { class: "swatch", title: this.names[value - 1] ?? `class ${value}`, style: { background: `rgb(${classColour(value)})` } }));
     const what = classes.length ? classes.map((value) => this.names[value - 1] ?? `class ${value}`).join(", ") : "clean";
-    const text = h("span", { class: "what" }, h("b", {}, prompt || "No prompt"), h("small", {}, ...marks, ` ${what} · ${STATES[state]} · ${new Date(1000 * created).toLocaleString()}`),
+    const text = h("span", { class: "what" }, h("b", {}, prompt || "No prompt"), h("small", {}, ...marks, ` ${what} · ${STATES[state]} · ${when(created)}`),
       note ? h("small", { class: "note" }, `“${note}”`) : null);
     const picture = h("img", { src: `/api/images/${encodeURIComponent(image)}/thumbnail`, alt: "", loading: "lazy" });
     return h("li", {}, h("button", { type: "button", disabled: !editable, title: editable ? "Open it again" : "A curator has approved it, so it can no longer be changed",

@@ -1,6 +1,7 @@
 // Panels of the desk: keys and their remapping, skip reasons, comments, the guideline.
 import { get, post } from "../api.js";
 import { $, h } from "../dom.js";
+import { when } from "../format.js";
 import { ACTIONS, keyOf, remap, resetKeys, written } from "./keys.js";
 
 // ---- keys ----
@@ -76,7 +77,7 @@ export function askReason() {
 export async function showComments(image, say) {
   const list = $("comment-list"), dialog = $("comments");
   const draw = (comments) => list.replaceChildren(...comments.map(({ author, created, text }) => h("li", {},
-    h("b", {}, author), h("time", {}, new Date(1000 * created).toLocaleString()), h("p", {}, text))));
+    h("b", {}, author), h("time", {}, when(created)), h("p", {}, text))));
   draw([]);
   $("comment-text").value = "";
   dialog.showModal();

@@ -9,7 +9,7 @@ export async function duplicates(root, { choices, asked, go, again, current }) {
   const list = h("div", { class: "duplicates" }), more = h("div", { class: "more" });
   const marked = new Map();
   const found = await get("/api/curate/duplicates");
-  const erase = choices.may_judge ? eraseBar(marked, again) : null;
+  const erase = choices.may_judge && found.total ? eraseBar(marked, again) : null;
   root.append(
     h("p", { class: "hint" }, found.total
       ? `${count(found.images)} images in ${count(found.total)} group${found.total === 1 ? "" : "s"} look almost alike: recompressed, scaled or slightly cropped copies, found at import by a perceptual hash (dHash). All images of a group are in one split, so none leaks from training into a benchmark.`

@@ -106,7 +106,11 @@ function bar(choices, filters, go, total, hidden) {
     select("tag", "Tag", any(choices.tags), filters.tag, change),
   ];
   if (filters.lasso) fields.push(h("input", { type: "hidden", name: "lasso", value: filters.lasso }));
-  const form = h("form", { class: "filters card", role: "search", onsubmit: (event) => event.preventDefault() }, fields);
+  const form = h("form", { class: "filters card", id: "filters", role: "search", onsubmit: (event) => event.preventDefault() }, fields);
+  // On a phone the images come first: the filters open at a press.
+  const unfold = h("button", { type: "button", class: "button quiet unfold", "aria-expanded": "false", "aria-controls": "filters", onclick: () => {
+    unfold.setAttribute("aria-expanded", String(form.classList.toggle("open")));
+  } }, "Filters");
   const overlay = h("input", { type: "checkbox", checked: always, onchange: () => {
     always = overlay.checked;
     localStorage.setItem("curate.overlay", always ? "always" : "hover");
@@ -115,7 +119,7 @@ function bar(choices, filters, go, total, hidden) {
   } });
   const named = { lasso: [[filters.lasso, "inside the lasso"]], state: STATES, class: classes, generator: generators, detector: detectors };
   return h("div", { class: "top" }, form, chips(filters, named, go), choices.images ? workBar(filters, () => go({ view: "images", ...filters })) : null, h("div", { class: "line" }, total, hidden, h("span", { class: "gap" }),
-    viewsMenu(choices, filters),
+    unfold, viewsMenu(choices, filters),
     h("label", { class: "switch" }, overlay, "Always show the artifact map"),
     h("button", { type: "button", class: "link", onclick: () => go({ ...filters, view: "map" }) }, "Show these on the map")));
 }

@@ -57,11 +57,17 @@ class Desk {
     this.counts = page.counts;
     this.rows.push(...page.labels);
     this.list.append(...page.labels.map((row) => this.line(row)));
-    this.more.replaceChildren(page.after ? h("button", { type: "button", class: "button quiet", onclick: () => tell(this.load(page.after)) }, "More") : "");
+    this.more.replaceChildren(page.after ? h("button", { type: "button", class: "button quiet", onclick: () => tell(this.load(page.after)) }, "More") : this.hidden(page));
     if (!this.rows.length) {
       this.list.append(...this.empty(page.all));
       this.stage.replaceChildren(nothing("Select a label on the left to compare the prediction, the label and the merged label."));
     } else if (!after) await this.show(this.rows[Math.min(place, this.rows.length - 1)]);
+  }
+
+  // Labels that the filters leave out are not taken for reviewed.
+  hidden({ all, counts }) {
+    const { state } = this.filters, number = all[state] - counts[state];
+    return number > 0 && this.rows.length ? h("a", { class: "hint", href: address({ view: "review", state, by: "anyone" }) }, `${count(number)} more without these filters`) : "";
   }
 
   empty(all) {

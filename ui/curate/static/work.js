@@ -33,7 +33,7 @@ const WORK = {
       select("detector", "By the maps of", choices.detectors.filter((one) => one.id !== "clinic").map((one) => [one.id, named(one)]), choices.detectors[0]?.id)],
     body: ({ budget, detector }) => ({ budget: Number(budget), detector: detector || null }),
     lacking: (choices) => (choices.detectors.some((one) => one.id !== "clinic") ? "" : "No detector has looked at these images yet. Find artifacts first."),
-    result: (found) => `${found.queued ? images(found.queued) : "No image was"} sent to annotators${found.queued || found.unpredicted ? "" : ": all are labelled, queued, in a benchmark, repaired, or made for an evaluation"}${found.unpredicted ? `; ${images(found.unpredicted)} had no map and were left out` : ""}.`,
+    result: (found) => `${found.queued ? images(found.queued) : "No image was"} sent to annotators${found.queued ? `, ${found.validation || "none"} of them of the validation split, on which detectors are measured` : ""}${found.queued || found.unpredicted ? "" : ": all are labelled, queued, in a benchmark, repaired, or made for an evaluation"}${found.unpredicted ? `; ${images(found.unpredicted)} had no map and were left out` : ""}.`,
     next: () => [link("See who waits for labels", "/curate?state=waiting&sort=newest"), link("Annotate", "/annotate")],
   },
   repair: {

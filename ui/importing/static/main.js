@@ -1,7 +1,7 @@
 // The import page: upload, a folder of the server, or the demo; then what to do with the images.
 import { get, post } from "../api.js";
 import { $, h, input, nothing, panel, say, select, tell } from "../dom.js";
-import { count } from "../format.js";
+import { count, when } from "../format.js";
 import { router } from "../router.js";
 import { followJob } from "../runs/job.js";
 import { nextSteps } from "../curate/work.js";
@@ -138,7 +138,7 @@ function uploadPanel(choices, unfinished, place, current) {
   return panel("Upload",
     unfinished.map((one) => {
       const note = h("div", { class: "note unfinished" },
-        h("span", {}, `${one.state === "importing" ? "An upload is being imported" : "An upload was not finished"}: ${files(one.files)}, ${megabytes(one.bytes)}, started ${new Date(1000 * one.created).toLocaleString()}.${one.error ? ` ${one.error}` : ""} `),
+        h("span", {}, `${one.state === "importing" ? "An upload is being imported" : "An upload was not finished"}: ${files(one.files)}, ${megabytes(one.bytes)}, started ${when(one.created)}.${one.error ? ` ${one.error}` : ""} `),
         h("button", { type: "button", class: "button quiet", onclick: () => continued(one, note) }, "Continue"),
         h("button", { type: "button", class: "button quiet", onclick: async () => { if (await tell(post(`/api/import/uploads/${one.id}/discard`), "Upload discarded.")) note.remove(); } }, "Discard"));
       return note;

@@ -1,6 +1,6 @@
 // Artifacts injected into clean images: the form, with a sample of each kind of operation on pixels.
 import { get, post } from "../api.js";
-import { h, panel, say } from "../dom.js";
+import { h, importButton, nothing, panel, say } from "../dom.js";
 import { form, labelled } from "../runs/form.js";
 
 const API = "/api/train/inject";
@@ -13,15 +13,22 @@ export async function inject(root) {
   const made = form(described.fields, { first: FIRST, replace: { images, generator: (field) => generators(field, described.choices.generator) }, changed: draw });
   let shown = "";
 
-  function draw() {
+  async function draw() {
     const { images: words, source, injection } = made.read();
     const key = JSON.stringify([words, source, injection.kinds, injection.seed]);
     if (key === shown) return;
     shown = key;
-    if (source !== "operations") return samples.replaceChildren(h("h2", {}, "Samples"), h("p", { class: "hint" }, "Redraws are shown once they are made: Curate, source “injected”."));
-    const asked = new URLSearchParams({ seed: String(injection.seed ?? 0), images: words });
-    samples.replaceChildren(h("h2", {}, "Samples"), h("p", { class: "hint" }, "One artifact of each kind in a clean image: before and after."),
-      h("div", { class: "injections" }, injection.kinds.map((kind) => sample(kind, `${API}/samples/${kind}?${asked}`))));
+    const put = (...children) => { if (key === shown) samples.replaceChildren(h("h2", {}, "Samples"), ...children); };
+    try {
+      const { clean } = await get(`${API}/clean?${new URLSearchParams({ images: words })}`);
+      if (key !== shown) return;
+      start.disabled = !clean;
+      if (!clean) return put(nothing("No clean image is selected. Artifacts are injected into real images and into images labelled “clean”, of the training split unless you name another.", importButton(true), h("a", { class: "button quiet", href: "/annotate" }, "Label images")));
+      if (source !== "operations") return put(h("p", { class: "hint" }, "Redraws are shown once they are made: Curate, source “injected”."));
+      const asked = new URLSearchParams({ seed: String(injection.seed ?? 0), images: words });
+      put(h("p", { class: "hint" }, "One artifact of each kind in a clean image: before and after."),
+        h("div", { class: "injections" }, injection.kinds.map((kind) => sample(kind, `${API}/samples/${kind}?${asked}`))));
+    } catch (error) { put(h("p", { class: "note bad" }, error.message)); }
   }
 
   async function begin() {

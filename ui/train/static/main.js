@@ -7,6 +7,7 @@ import { reliability } from "../diagrams.js";
 import { glossary, metric } from "../metrics.js";
 import { router } from "../router.js";
 import { form, labelled } from "../runs/form.js";
+import { followJob } from "../runs/job.js";
 import { registerButton } from "../runs/register.js";
 import { inject } from "./inject.js";
 import { curvesPanel, drawChecks, facts, flat, overlaid, pill, renamable, runList, runView, starter } from "../runs/run.js";
@@ -211,7 +212,7 @@ async function verdict(place, id, again, whole = false) {
   place.append(
     h("section", { class: "card panel" }, h("div", { class: "line" }, renamable(whole ? "h1" : "h2", one.name, (name) => rename(one, name, again)), pill(one.role), limits(one), h("span", { class: "gap" }), h("span", { class: "hint" }, when(one.created))),
       h("p", { class: "hint", id: "operating-point" }, `${one.name} ${one.operating_point.text}. Misses and false alarms are those at each detector’s own threshold.`),
-      compared(one, against), unequal(one, against, again), decision(one, again)),
+      compared(one, against, again), unequal(one, against, again), decision(one, again)),
     h("div", { class: "two" }, categories(one, against), calibration(one)), worst(one, "misses", "Ten worst misses"), worst(one, "false_alarms", "Ten worst false alarms"));
   if (!whole) return;
   const { "goes on from": start, ...lineage } = one.lineage;
@@ -221,7 +222,7 @@ async function verdict(place, id, again, whole = false) {
   curvesPanel(charts, { api: API, at, name: one.name, settings: { training: one.config }, groups: GROUPS }).show(await get(`${at}/curves`));
 }
 
-function compared(one, against) {
+function compared(one, against, again) {
   const splits = [["validation", "validation", ["mse", "kl", "kl1m", "miss", "false_alarm", "pixel_ap"]], ["validation_real", "real photos in validation", ["mse", "kl1m", "false_alarm"]], ["benchmark", "benchmark, reported only", ["mse", "kl", "kl1m", "miss", "false_alarm", "pixel_ap"]], ["benchmark_real", "real photos in the benchmark, reported only", ["mse", "kl1m", "false_alarm"]]];
   const rows = splits.filter(([key]) => one.measured[key]).flatMap(([key, title, names]) => {
     const mine = one.measured[key], theirs = one.beside?.[key];
@@ -229,7 +230,7 @@ function compared(one, against) {
     return [h("tr", { class: "split" }, h("th", { colspan: "4" }, `${title} · ${mine.images} images${other}`)),
       ...names.map((name) => h("tr", {}, h("td", {}, metric(name)), cell(mine, name), against ? cell(theirs, name) : null, against ? h("td", { class: "figure" }, changed(mine, theirs, name)) : null))];
   });
-  if (!rows.length) return nothing("Not measured yet. Run clinic detectors --measure.");
+  if (!rows.length) return nothing("Not measured on labelled images yet.", measure(one, "Measure", again));
   return h("div", { class: "scroll" }, h("table", { class: "compared" }, h("thead", {}, h("tr", {}, h("th", {}, "Metric"), h("th", { class: "figure" }, one.name), against ? h("th", { class: "figure" }, `${against} (champion)`) : null, against ? h("th", { class: "figure" }, "change") : null)), h("tbody", {}, rows)), glossary([...new Set(splits.flatMap(([, , names]) => names))]));
 }
 
@@ -237,11 +238,16 @@ function compared(one, against) {
 function unequal(one, against, again) {
   const splits = Object.entries(one.measured).filter(([key]) => one.beside?.[key] && !one.beside[key].comparable);
   if (!against || one.role === "champion" || (!splits.length && one.beside.validation)) return null;
-  const button = h("button", { type: "button", class: "button quiet", disabled: one.measuring, onclick: async () => {
-    button.disabled = true;
-    if (await tell(post(`${API}/detectors/${encodeURIComponent(one.id)}/measure`), "Measuring both; reload this page when the job has finished.")) await again();
-  } }, one.measuring ? "Measuring both…" : "Measure both on the same images");
-  return h("p", { class: "line" }, button);
+  return h("div", { class: "line" }, measure(one, "Measure both on the same images", again));
+}
+
+// Measures a detector, and the champion with it, on the images labelled now; shows the figures once they are there.
+function measure(one, text, again) {
+  const place = h("div", {}, h("button", { type: "button", class: "button quiet", disabled: one.measuring, onclick: async () => {
+    const asked = await tell(post(`${API}/detectors/${encodeURIComponent(one.id)}/measure`));
+    if (asked) place.replaceChildren(followJob(asked.job, (ended) => { if (ended.state === "succeeded") again(); }));
+  } }, one.measuring ? "Measuring…" : text));
+  return place;
 }
 
 async function rename(one, name, again) {

@@ -13,7 +13,8 @@ const OPEN = ["queued", "running"];
 export async function play(root, { asked, current }) {
   const id = asked.play, at = `${API}/${encodeURIComponent(id)}`;
   const place = h("div", {});
-  root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, "Sampling, step by step"), place);
+  root.append(h("p", { class: "crumb" }, h("a", { href: "/treat" }, "← Treat")), h("h1", {}, "Sampling, step by step"),
+    h("p", { class: "lead" }, "From noise to the image: what the generator predicts at each step, what changed since the step before, what was abnormal, and what was corrected."), place);
   async function look() {
     const found = await get(at);
     if (found.steps.length) return place.replaceChildren(...player(found, at));

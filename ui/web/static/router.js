@@ -29,8 +29,10 @@ export function router({ home, title, views, nameOf = (asked) => asked.view, pre
     leave = null;
     delete view.dataset.ready;
     for (const link of tabs?.querySelectorAll("a[data-view]") ?? []) {
-      if (link.dataset.view === name) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.dataset.view === name) {
+        link.setAttribute("aria-current", "page");
+        tabs.scrollLeft = link.offsetLeft - (tabs.clientWidth - link.offsetWidth) / 2; // on a phone they scroll
+      } else link.removeAttribute("aria-current");
     }
     try {
       const root = h("div", { class: `view ${name}` });
