@@ -13,7 +13,7 @@ from ui.runs.routes import Settings
 class PresetSettings(Settings):
     """Complete settings, or what differs from those of a preset."""
 
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     preset: str = Field(default="", max_length=200)
 
 

@@ -202,7 +202,9 @@ def plan_of(workspace: Workspace, body: PresetSettings) -> TreatmentRun:
         raise InputRefused(NEEDS_CHOOSING)
     presets = runs.treatment_presets(str(body.settings["generator"]))
     plan = runs.validated(TreatmentRun, settings_of(body, presets))
-    complete = [TreatmentRun.model_validate(one) for name, one in presets.items() if name not in runs.REWARDED]
+    complete = [
+        TreatmentRun.model_validate(one) for name, one in presets.items() if name not in runs.REWARDED
+    ]
     check_locations(workspace, plan, complete)
     return runs.with_detector(workspace, plan)
 
