@@ -23,7 +23,6 @@ PATIENCE = 60.0
 """Seconds of a `Retry-After` that are waited for; a longer one is passed on as an error."""
 TRANSIENT = frozenset({502, 503, 504})
 LIMITED, PARTIAL, NOTHING_LEFT = 429, 206, 416
-CHUNK = 1 << 20
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
@@ -192,7 +191,7 @@ class Download:
                 self.file.seek(0)
                 self.file.truncate()
             self.tag = answer.headers.get("etag", "")
-            for chunk in answer.iter_bytes(CHUNK):
+            for chunk in answer.iter_bytes():
                 self.file.write(chunk)
 
 
