@@ -39,6 +39,7 @@ ORDER = {
     "ui": "config web client mcp runs home account importing annotate curate train treat rounds study admin "
     "gradio label_studio desks server",
     "ui/client": "transport records jobs images annotation uploads training results clinic wheel",
+    "ui/mcp": "pictures tools server",
     "ui/gradio": "values assets mask_editor wheel context runs tabs app desk space",
 }
 """The rooms and files of every folder that has rooms, from the lowest up: each may import those before it.
@@ -90,6 +91,7 @@ COMMANDS_ALLOWED = (
 
 HOME = {
     "gradio": "ui",
+    "fastmcp": "ui/mcp",
     "fastapi": "ui",
     "starlette": "ui",
     "uvicorn": "ui",
