@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from dataengine.masks import check_label_map, pack_label_map
 from ui.client.images import array_of, chosen
 from ui.client.records import ImageFilter, Sent, Task, read
-from ui.client.transport import ApiError, Transport
+from ui.client.transport import ApiError, Transport, an_id
 
 FORBIDDEN = 403
 
@@ -99,9 +99,9 @@ class Labels:
         """The label map of an author, the newest unless a revision is named; without an author, that of all
         people who count, merged. Raises `ApiError` where there is none."""
         if author is None:
-            return array_of(self._http.request("GET", f"/curate/merged/{image}"))
+            return array_of(self._http.request("GET", f"/curate/merged/{an_id(image)}"))
         params = {"author": author, "revision": revision}
-        return array_of(self._http.request("GET", f"/curate/labels/{image}", params=params))
+        return array_of(self._http.request("GET", f"/curate/labels/{an_id(image)}", params=params))
 
     def put(self, image: str, label_map: ArrayLike | None, *, seconds: float = 0.0, note: str = "") -> int:
         """Store this account's label map of an image, or None for one without a flaw; the stored revision.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ui.client.jobs import Jobs
 from ui.client.records import Category, Count, Image, ImageDetail, ImageFilter, Job, as_query, read
-from ui.client.transport import ApiError, Transport
+from ui.client.transport import ApiError, Transport, an_id
 
 PAGE = 200
 
@@ -50,20 +50,20 @@ class Images:
 
     def get(self, image: str) -> ImageDetail:
         """One image with its labels and predictions."""
-        return read(ImageDetail, self._http.get(f"/curate/images/{image}"))
+        return read(ImageDetail, self._http.get(f"/curate/images/{an_id(image)}"))
 
     def pixels(self, image: str) -> bytes:
         """The image as a file that every browser shows: PNG, JPEG or WebP."""
-        return self._http.request("GET", f"/images/{image}/pixels").content
+        return self._http.request("GET", f"/images/{an_id(image)}/pixels").content
 
     def save(self, image: str, path: str | Path) -> Path:
         """Stream the image's file to `path`."""
-        return self._http.download(f"/images/{image}/pixels", path)
+        return self._http.download(f"/images/{an_id(image)}/pixels", path)
 
     def map(self, image: str, detector: str | None = None) -> NDArray[np.uint8]:
         """The artifact map by a detector (default: the champion): uint8 `HW`, 255 for a confidence of 1."""
         params = {"detector": detector}
-        return array_of(self._http.request("GET", f"/images/{image}/map", params=params))
+        return array_of(self._http.request("GET", f"/images/{an_id(image)}/map", params=params))
 
     def tag(
         self, *, add: Sequence[str] = (), remove: Sequence[str] = (), **selection: Unpack[ImageFilter]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from ui.client.records import Job, Run, read
-from ui.client.transport import ApiError, Transport
+from ui.client.transport import ApiError, Transport, an_id
 
 ENDED = frozenset({"succeeded", "failed", "cancelled"})
 POLL_SECONDS = 1.0
@@ -20,11 +20,11 @@ class Jobs:
 
     def get(self, job: str) -> Job:
         """How a job stands."""
-        return read(Job, self._http.get(f"/jobs/{job}"))
+        return read(Job, self._http.get(f"/jobs/{an_id(job)}"))
 
     def cancel(self, job: str) -> str:
         """Cancel a job; its state."""
-        return str(self._http.post(f"/jobs/{job}/cancel", repeatable=True)["state"])
+        return str(self._http.post(f"/jobs/{an_id(job)}/cancel", repeatable=True)["state"])
 
     def watch(self, job: str, poll: float = POLL_SECONDS) -> Iterator[Job]:
         """The job each time that it has changed, until it has ended."""

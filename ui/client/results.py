@@ -6,7 +6,7 @@ from typing import Unpack
 
 from ui.client.jobs import Jobs
 from ui.client.records import ImageFilter, Job, Study, as_query, read
-from ui.client.transport import Transport
+from ui.client.transport import Transport, an_id
 
 
 class Exports:
@@ -35,7 +35,7 @@ class Exports:
 
     def download(self, job: str, path: str | Path) -> Path:
         """Stream the archive of a finished export to `path`."""
-        return self._http.download(f"/curate/work/export/{job}.zip", path)
+        return self._http.download(f"/curate/work/export/{an_id(job)}.zip", path)
 
     def save(
         self, path: str | Path, format: str = "folder", *, timeout: float | None = None, **options: object
@@ -57,8 +57,8 @@ class Studies:
 
     def get(self, study: str) -> Study:
         """One study with its results so far."""
-        return read(Study, self._http.get(f"/studies/{study}"))
+        return read(Study, self._http.get(f"/studies/{an_id(study)}"))
 
     def save_votes(self, study: str, path: str | Path) -> Path:
         """Stream every vote as CSV to `path`."""
-        return self._http.download(f"/studies/{study}/votes.csv", path)
+        return self._http.download(f"/studies/{an_id(study)}/votes.csv", path)

@@ -18,7 +18,7 @@ from ui.client.records import (
     Treatment,
     read,
 )
-from ui.client.transport import ApiError, Transport
+from ui.client.transport import ApiError, Transport, an_id
 
 
 class Runs:
@@ -35,7 +35,7 @@ class Runs:
 
     def get(self, run: str) -> Run:
         """How a run stands."""
-        return read(Run, self._http.get(f"{self.path}/runs/{run}"))
+        return read(Run, self._http.get(f"{self.path}/runs/{an_id(run)}"))
 
     def watch(self, run: str, poll: float = POLL_SECONDS) -> Iterator[Run]:
         """The run each time that it has changed, until it has ended or is paused."""
@@ -55,7 +55,7 @@ class Runs:
 
     def curve(self, run: str, points: int = 800) -> dict[str, Curve]:
         """Steps (int64) and values (float64) of every figure, at most about `points` of each."""
-        found = self._http.get(f"{self.path}/runs/{run}/curves", {"points": points})
+        found = self._http.get(f"{self.path}/runs/{an_id(run)}/curves", {"points": points})
         return {
             name: (np.asarray(steps, np.int64), np.asarray(values, np.float64))
             for name, (steps, values) in found.items()
@@ -63,19 +63,19 @@ class Runs:
 
     def log(self, run: str) -> str:
         """The end of the run's log."""
-        return str(self._http.get(f"{self.path}/runs/{run}/log")["log"])
+        return str(self._http.get(f"{self.path}/runs/{an_id(run)}/log")["log"])
 
     def cancel(self, run: str) -> str:
         """Cancel a run; its state."""
-        return str(self._http.post(f"{self.path}/runs/{run}/cancel")["state"])
+        return str(self._http.post(f"{self.path}/runs/{an_id(run)}/cancel")["state"])
 
     def pause(self, run: str) -> str:
         """Pause a run, which frees its device; its state."""
-        return str(self._http.post(f"{self.path}/runs/{run}/pause")["state"])
+        return str(self._http.post(f"{self.path}/runs/{an_id(run)}/pause")["state"])
 
     def resume(self, run: str) -> str:
         """Resume a stopped run from its last checkpoint; its state."""
-        return str(self._http.post(f"{self.path}/runs/{run}/resume")["state"])
+        return str(self._http.post(f"{self.path}/runs/{an_id(run)}/resume")["state"])
 
     def _start(self, body: Mapping[str, Any]) -> Run:
         return self.get(self._http.post(f"{self.path}/start", body)["run"])
@@ -171,11 +171,11 @@ class Detectors:
 
     def compare(self, detector: str) -> Comparison:
         """A detector beside the champion: the verdict on every figure, and what speaks against promoting."""
-        return read(Comparison, self._http.get(f"/train/detectors/{detector}"))
+        return read(Comparison, self._http.get(f"/train/detectors/{an_id(detector)}"))
 
     def measure(self, detector: str) -> Job:
         """Have a worker measure a detector and the champion on the same images."""
-        return self._jobs.get(self._http.post(f"/train/detectors/{detector}/measure")["job"])
+        return self._jobs.get(self._http.post(f"/train/detectors/{an_id(detector)}/measure")["job"])
 
     def promote(self, detector: str, reason: str = "") -> str:
         """Make a detector the champion; its id. `reason` is needed where figures speak against it, and goes
@@ -209,11 +209,11 @@ class Generators:
 
     def treatment(self, treatment: str) -> Treatment:
         """A treatment: how often held-out images are flawed before and after."""
-        return read(Treatment, self._http.get(f"/treat/treatments/{treatment}"))
+        return read(Treatment, self._http.get(f"/treat/treatments/{an_id(treatment)}"))
 
     def save_lora(self, treatment: str, path: str | Path) -> Path:
         """Stream the LoRA of a treatment, with its README, to a .zip."""
-        return self._http.download(f"/treat/treatments/{treatment}/lora.zip", path)
+        return self._http.download(f"/treat/treatments/{an_id(treatment)}/lora.zip", path)
 
 
 class Snapshots:
@@ -228,7 +228,7 @@ class Snapshots:
 
     def get(self, snapshot: str) -> Snapshot:
         """One training set."""
-        return read(Snapshot, self._http.get(f"/train/snapshots/{snapshot}"))
+        return read(Snapshot, self._http.get(f"/train/snapshots/{an_id(snapshot)}"))
 
 
 def register(http: Transport, jobs: Jobs, kind: str, location: str, name: str, licence: str) -> Job:

@@ -3,6 +3,7 @@
 import email.utils
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ PATIENCE = 60.0
 """Seconds of a `Retry-After` that are waited for; a longer one is passed on as an error."""
 TRANSIENT = frozenset({502, 503, 504})
 LIMITED, PARTIAL, NOTHING_LEFT = 429, 206, 416
+ID = re.compile(r"\w[\w.:=+-]*", re.ASCII)
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
 
@@ -218,6 +220,13 @@ def checked_token(token: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ApiError("the token has characters that no token has; copy it again from the account page")
     return token
+
+
+def an_id(text: str) -> str:
+    """An id that goes into a path. Raises `ApiError` for what could lead to another path."""
+    if not ID.fullmatch(text):
+        raise ApiError(f"{text!r} is no id; take it from a list")
+    return text
 
 
 def given(params: Mapping[str, Any] | None) -> dict[str, Any]:

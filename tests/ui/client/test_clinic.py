@@ -97,8 +97,10 @@ def test_a_curator_labels_any_image_and_an_annotator_only_what_waits(clinic: Cli
     assert curator.labels.put(image.id, a_map(), note="by a program") == 1
     free = next(one for one in curator.images.list() if not one.labelled and one.id != image.id)
     before = annotator.queue.next()
-    with pytest.raises(ApiError, match="there is no image"):
+    with pytest.raises(ApiError, match="does not wait for this account; ask a curator"):
         annotator.labels.put("0" * 24, a_map())
+    with pytest.raises(ApiError, match="there is no image '0000"):
+        curator.labels.put("0" * 24, a_map())
     if before is not None:
         annotator.queue.release(before)
     assert curator.labels.put(free.id, None) == 1

@@ -131,6 +131,16 @@ def test_what_is_no_answer_of_this_version(answer: httpx.Response, sentence: str
         Server(answer).transport().get("/x")
 
 
+@pytest.mark.parametrize("id", ["", "..", "a/b", "../session", "a?b", "a#b", "a%2fb", "ä", "a b", "a\n"])
+def test_an_id_leads_to_no_other_path(id: str) -> None:
+    server = Server(ok())
+    clinic = Clinic(URL, "", http=httpx.Client(transport=httpx.MockTransport(server)))
+    for look in (clinic.images.get, clinic.images.pixels, clinic.jobs.get, clinic.training.pause):
+        with pytest.raises(ApiError, match="is no id"):
+            look(id)
+    assert not server.requests
+
+
 @pytest.mark.parametrize(
     ("url", "sentence"),
     [("", "CLINIC_URL"), ("clinic.test", "begins with https"), ("ftp://x", "begins with https")],
