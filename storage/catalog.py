@@ -14,7 +14,7 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine
 
 from storage.engine import connect, connect_for_reading, turn_to_write
-from storage.repositories.accounts import Audit, Endpoints, Sessions, Users
+from storage.repositories.accounts import ApiTokens, Audit, Endpoints, Sessions, Users
 from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
 from storage.repositories.assignees import Assignees
 from storage.repositories.curation import Pilots, SavedViews, Tags
@@ -79,6 +79,7 @@ class Catalog:
     guests: Guests
     users: Users
     sessions: Sessions
+    api_tokens: ApiTokens
     audit: Audit
     endpoints: Endpoints
     classes: Classes

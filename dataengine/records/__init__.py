@@ -4,7 +4,15 @@ Ids are strings, times are seconds since the epoch, sizes are (height, width), s
 Random choices carry their seed. Records are independent of how and where they are stored.
 """
 
-from dataengine.records.accounts import ROLES, AuditEvent, Endpoint, EndpointKind, Session, User
+from dataengine.records.accounts import (
+    ROLES,
+    ApiToken,
+    AuditEvent,
+    Endpoint,
+    EndpointKind,
+    Session,
+    User,
+)
 from dataengine.records.annotation import (
     Comment,
     Draft,
@@ -87,6 +95,7 @@ __all__ = [
     "ROLES",
     "STAGE_JOB",
     "THRESHOLD",
+    "ApiToken",
     "AuditEvent",
     "Benchmark",
     "BenchmarkItem",

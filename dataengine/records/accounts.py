@@ -1,4 +1,4 @@
-"""Records of accounts, sessions, registered endpoints and audit events."""
+"""Records of accounts, sessions, API tokens, registered endpoints and audit events."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -33,6 +33,26 @@ class Session:
     expires: float
     client: str = ""
     """The browser, in words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ApiToken:
+    """What a program signs in with for its owner. Only the token's hash is stored."""
+
+    id: str
+    """A part of the token itself, and what lists call it by."""
+    user: str
+    """Its owner."""
+    name: str
+    roles: tuple[str, ...]
+    """What it may do at most; it loses a role when its owner does."""
+    token_hash: str = field(repr=False)
+    created: float = field(default_factory=now)
+    expires: float | None = None
+    """None for never."""
+    revoked: float | None = None
+    used: float | None = None
+    """The last request, within a minute."""
 
 
 EndpointKind = Literal[

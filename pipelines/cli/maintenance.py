@@ -1,15 +1,18 @@
-"""Commands that administer a workspace: users, backup, restore, salvage, gc, erase."""
+"""Commands that administer a workspace: users, tokens, backup, restore, salvage, gc, erase."""
 
 import argparse
 import getpass
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dataengine.errors import InputRefused
 from dataengine.records import ROLES
 from pipelines.cli.command import ACTOR, Call, Command, shared
+
+if TYPE_CHECKING:
+    from dataengine.records import ApiToken
 
 
 def backup_arguments(parser: argparse.ArgumentParser) -> None:
@@ -279,6 +282,73 @@ def users(call: Call) -> Any:
     return {"users": accounts_now}
 
 
+def tokens_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "List, create or revoke the API tokens by which programs sign in: `Authorization: Bearer TOKEN`. A "
+        "token acts for its person, with the roles named here or those of them that the person still has. It "
+        "is printed once."
+    )
+    parser.add_argument("--create", metavar="NAME", help="create one, named after its program")
+    parser.add_argument("--person", metavar="PERSON", help="whose token; a list shows theirs only")
+    parser.add_argument("--roles", nargs="+", choices=ROLES, help="what the new token may do")
+    parser.add_argument(
+        "--days", type=days_of, metavar="N", help="days until it expires, or `never` (default: 90)"
+    )
+    parser.add_argument("--revoke", metavar="ID", help="end one at once")
+
+
+def days_of(text: str) -> Any:
+    """The days of `--days`."""
+    if text == "never":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of days nor `never`") from None
+
+
+def tokens(call: Call) -> Any:
+    from pipelines.services.admin import tokens as api_tokens
+
+    given, actor = call.options, current_user()
+    if given.create and given.revoke:
+        raise InputRefused("create a token or revoke one, not both at once")
+    if not given.create and (given.roles or given.days is not None):
+        raise InputRefused("--roles and --days belong to a new token; name it with --create NAME")
+    if given.create:
+        if not (given.person and given.roles):
+            raise InputRefused("a new token needs --person PERSON and --roles ROLE …")
+        days = api_tokens.DEFAULT_DAYS if given.days is None else given.days
+        text, token = api_tokens.create_token(
+            call.workspace, given.person, given.create, given.roles, days, actor
+        )
+        call.say(text)
+        call.say(f"  {token_line(token)}\n  It is not shown again.")
+        return {"token": text, **public_fields(token)}
+    if given.revoke:
+        api_tokens.revoke_token(call.workspace, given.revoke, actor, given.person)
+    found = api_tokens.list_tokens(call.workspace, given.person)
+    for token in found:
+        call.say(token_line(token))
+    if not found:
+        call.say("no API tokens; `clinic tokens --create NAME --person PERSON --roles ROLE` makes one")
+    return {"tokens": [public_fields(token) for token in found]}
+
+
+def token_line(token: "ApiToken") -> str:
+    """A token in one line, without what is secret."""
+    from pipelines.services.admin.tokens import day_of, ended
+
+    until = ended(token) or ("never expires" if token.expires is None else f"until {day_of(token.expires)}")
+    used = "never used" if token.used is None else f"last used {day_of(token.used)}"
+    return f"{token.id}  {token.user:16} {token.name:24} {', '.join(token.roles)}  ({until}; {used})"
+
+
+def public_fields(token: "ApiToken") -> dict[str, Any]:
+    """A token's record without its hash."""
+    return {name: value for name, value in asdict(token).items() if name != "token_hash"}
+
+
 def classes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "List or change what people mark on images. Label maps hold a class by its number, so renaming or "
@@ -338,6 +408,17 @@ COMMANDS = (
         examples=(
             "clinic users add ada --role admin",
             "clinic users roles ben --role annotator --role rater",
+        ),
+    ),
+    Command(
+        name="tokens",
+        summary="manage the API tokens of programs",
+        run=tokens,
+        arguments=tokens_arguments,
+        examples=(
+            "clinic tokens",
+            "clinic tokens --create nightly --person ada --roles curator --days 30",
+            "clinic tokens --revoke 3f2c19aa",
         ),
     ),
     Command(

@@ -40,6 +40,7 @@ PERSON: dict[str, Handling] = {
     "queue_takers.person": "delete",
     "users.name": "delete",
     "sessions.user": "goes along",
+    "api_tokens.user": "goes along",
     "guests.name": "goes along",
     "saved_views.owner": "delete",
     "gold_images.chosen_by": "replace",
@@ -50,6 +51,7 @@ PERSON: dict[str, Handling] = {
     "benchmarks.created_by": "replace",
     "benchmarks.frozen_by": "replace",
     "benchmark_items.settled_by": "replace",
+    "api_tokens.name": "scrub",
     "audit_events.actor": "scrub",
     "audit_events.subject": "scrub",
     "audit_events.details": "scrub",
@@ -159,6 +161,7 @@ IMAGE: dict[str, Handling] = {
 
 # Drawn by chance or made of content, and references to such ids.
 _IDS = """
+    api_tokens.id api_tokens.token_hash
     benchmark_items.benchmark_id benchmarks.digest benchmarks.id category_answers.model comments.id
     detectors.checkpoint detectors.id detectors.parent detectors.round_id detectors.snapshot_id
     endpoints.id generators.id generators.parent generators.treatment_id guests.study_id
@@ -178,7 +181,7 @@ _IDS = """
 """
 # Kinds, states, categories, class names, file names, stages, thresholds.
 _VOCABULARY = """
-    audit_events.action benchmark_items.kind benchmark_items.stratum benchmarks.state
+    api_tokens.roles audit_events.action benchmark_items.kind benchmark_items.stratum benchmarks.state
     category_answers.category detectors.domain detectors.operating_point detectors.role endpoints.kind
     hard_categories.category images.category images.media_type images.purpose images.split images.status
     job_files.name jobs.kind jobs.state label_classes.color label_classes.name labels.source leases.kind

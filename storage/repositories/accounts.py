@@ -1,13 +1,30 @@
-"""Repositories of users, sessions, audit events and endpoints."""
+"""Repositories of users, sessions, API tokens, audit events and endpoints."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 
 from sqlalchemy import delete, func, select, update
 
 from dataengine.errors import NotFound
-from dataengine.records import AuditEvent, Endpoint, Session, User
+from dataengine.records import ApiToken, AuditEvent, Endpoint, Session, User
 from storage import tables
 from storage.repositories.rows import Named, Rows
+
+BY_TOKEN = "token"
+"""The audit detail that names the API token by which something was done."""
+_token: ContextVar[str] = ContextVar("api_token", default="")
+
+
+@contextmanager
+def done_by_token(name: str) -> Iterator[None]:
+    """Within the block, audit events name this API token."""
+    before = _token.set(name)
+    try:
+        yield
+    finally:
+        _token.reset(before)
 
 
 class Users(Rows[User]):
@@ -104,6 +121,37 @@ class Sessions(Rows[Session]):
         return self._connection.execute(delete(self.table).where(self.table.c.expires <= now)).rowcount
 
 
+class ApiTokens(Named[ApiToken]):
+    """Tokens of people's programs; they go with their owner's account."""
+
+    table = tables.api_tokens
+    makes = ApiToken
+    what = "API token"
+
+    def find(self, id: str) -> ApiToken | None:
+        """The token of that id, revoked or expired or not."""
+        return self._one(id=id)
+
+    def of_user(self, name: str) -> Sequence[ApiToken]:
+        """A person's tokens, oldest first."""
+        return [token for token in self.list() if token.user == name]
+
+    def revoke(self, id: str, at: float) -> None:
+        """Make a token invalid from now on. Raises `NotFound`."""
+        self._update(id, revoked=at)
+
+    def set_used(self, id: str, at: float) -> None:
+        """Note when the token was last used; nothing without such a token."""
+        self._connection.execute(update(self.table).where(self.table.c.id == id).values(used=at))
+
+    def purge(self, before: float) -> int:
+        """Delete those that expired or were revoked before that time; returns their number."""
+        table = self.table.c
+        return self._connection.execute(
+            delete(self.table).where((table.expires < before) | (table.revoked < before))
+        ).rowcount
+
+
 class Audit(Rows[AuditEvent]):
     """The audit trail; append-only."""
 
@@ -112,7 +160,9 @@ class Audit(Rows[AuditEvent]):
     what = "audit event"
 
     def add(self, event: AuditEvent) -> None:
-        """Append an event."""
+        """Append an event, with the name of the API token that caused it (`done_by_token`)."""
+        if name := _token.get():
+            event = replace(event, details={**event.details, BY_TOKEN: name})
         self._connection.execute(self.table.insert().values(self._row(event)))
 
     def count(self, action: str, subject: str, since: float) -> int:

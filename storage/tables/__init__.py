@@ -1,6 +1,6 @@
 """The catalog's tables, one module per noun, on one metadata object."""
 
-from storage.tables.accounts import audit_events, endpoints, sessions, users
+from storage.tables.accounts import api_tokens, audit_events, endpoints, sessions, users
 from storage.tables.annotation import (
     comments,
     drafts,
@@ -32,6 +32,7 @@ __all__ = [
     "Located",
     "LocatedJson",
     "Tuples",
+    "api_tokens",
     "audit_events",
     "benchmark_items",
     "benchmarks",

@@ -1,4 +1,4 @@
-"""Tables of accounts, sessions, audit events and endpoints."""
+"""Tables of accounts, sessions, API tokens, audit events and endpoints."""
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 
@@ -35,6 +35,21 @@ sessions = Table(
     float_("created"),
     float_("expires"),
     text("client"),
+    Index(None, "user"),
+)
+
+api_tokens = Table(
+    "api_tokens",
+    metadata,
+    key("id"),
+    Column("user", Text, ForeignKey("users.name", ondelete="CASCADE"), nullable=False),
+    text("name"),
+    Column("roles", Tuples, nullable=False),
+    text("token_hash"),
+    float_("created"),
+    optional_float("expires"),
+    optional_float("revoked"),
+    optional_float("used"),
     Index(None, "user"),
 )
 

@@ -14,7 +14,7 @@ LATER_COLUMNS = {
 }
 """Columns that migrations after 0008 add."""
 
-_NEW = ("settings", "map_places", "image_tags", "saved_views", "pilots")
+_NEW = ("settings", "map_places", "image_tags", "saved_views", "pilots", "api_tokens")
 _TABLES = tuple(f"DROP TABLE {name}" for name in _NEW)
 LATER_OBJECTS = {
     "sqlite": (

@@ -8,6 +8,7 @@ from ui.admin.erasure import erasure_tab
 from ui.admin.models import models_tab
 from ui.admin.people import people_tab
 from ui.admin.system import system_tab
+from ui.admin.tokens import tokens_tab
 from ui.web.desk import Site
 from ui.web.gradio_kit import desk, heading
 
@@ -20,6 +21,8 @@ def build_admin_desk(site: Site) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab("People"):
                 people_tab(site, blocks)
+            with gr.Tab("API tokens") as tokens:
+                tokens_tab(workspace, tokens)
             with gr.Tab("Models and endpoints") as models:
                 models_tab(workspace, models, site.settings.allowed_networks)
             with gr.Tab("System") as system:

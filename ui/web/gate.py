@@ -9,8 +9,19 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from dataengine.errors import ClinicError
+from dataengine.errors import AccessDenied, ClinicError
 from ui.web.access import PUBLIC, AccessTable, may, role_words, within
+from ui.web.bearer import (
+    BROWSER_ONLY,
+    IN_BROWSER,
+    IN_QUERY,
+    BearerTokens,
+    bearer_of,
+    lacks,
+    named_in_audit,
+    token_in_query,
+    unauthorised,
+)
 from ui.web.cookies import COOKIE, forget
 from ui.web.logs import logger
 from ui.web.middleware import SAFE_METHODS, refused
@@ -38,13 +49,15 @@ SIGNING_OUT = ("/logout", "/api/logout")
 class AuthMiddleware:
     """Lets a request through only if the access table lists its path for the person's roles.
 
-    Everything under /api that changes state must carry the session's CSRF token.
+    Everything under /api that changes state must carry the session's CSRF token. A program sends an API token
+    instead of cookie and CSRF token.
     """
 
     def __init__(self, app: ASGIApp, session_manager: SessionManager, access: AccessTable) -> None:
         self.app = app
         self.access = access
         self.session_manager = session_manager
+        self.bearer = BearerTokens(session_manager.workspace)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -58,7 +71,14 @@ class AuthMiddleware:
             answer.headers["Retry-After"] = str(RETRY_SECONDS)
         if scope.get("state", {}).get("rename_cookie"):
             send = self.renaming(scope, send)
-        await (answer or self.app)(scope, receive, send)
+        person = scope.get("state", {}).get("person")
+        try:
+            with named_in_audit(person):
+                await (answer or self.app)(scope, receive, send)
+        finally:
+            # After the answer, since it waits for the database's lock.
+            if self.bearer.use_is_due(person):
+                await run_in_threadpool(self.bearer.note_use, person)
 
     def renaming(self, scope: Scope, send: Send) -> Send:
         """Sends the session cookie under its new name with the answer, and drops the former one."""
@@ -77,18 +97,24 @@ class AuthMiddleware:
         headers, path = Headers(scope=scope), scope["path"]
         wanted = self.access.allowed_roles(path)
         page = scope["method"] in SAFE_METHODS and "text/html" in headers.get("accept", "")
+        if token_in_query(scope):
+            return refused(400, IN_QUERY)
         if wanted == PUBLIC:
             return None
-        person, former = (
-            await run_in_threadpool(self.session_manager.person_in, headers)
-            if "cookie" in headers
-            else (None, False)
-        )
+        bearer = bearer_of(headers)
+        person, former = None, False
+        if bearer is not None:
+            try:
+                person = await run_in_threadpool(self.bearer.person, bearer)
+            except AccessDenied as error:
+                return unauthorised(str(error), "invalid_token")
+        elif "cookie" in headers:
+            person, former = await run_in_threadpool(self.session_manager.person_in, headers)
         scope.setdefault("state", {})["person"] = person
         scope["state"]["rename_cookie"] = former and person is not None
         if person is None:
             gone = SESSION_ENDED if self.access.is_gradio(path) else "sign in first"
-            return to_sign_in(scope) if page else refused(401, gone)
+            return to_sign_in(scope) if page else unauthorised(gone)
         if not wanted:
             return (
                 message_page("Page not found", "This page does not exist.", 404)
@@ -101,10 +127,16 @@ class AuthMiddleware:
                 if page
                 else refused(403, CHANGE)
             )
+        if person.api_token is not None and any(within(path, one) for one in BROWSER_ONLY):
+            return refused(403, IN_BROWSER)
         if not may(person.roles, wanted):
-            text = f"You need the {role_words(wanted)} role for this page. Ask an admin for access."
+            text = (
+                f"You need the {role_words(wanted)} role for this page. Ask an admin for access."
+                if person.api_token is None
+                else lacks(person, wanted)
+            )
             return message_page("Access denied", text, 403) if page else refused(403, text)
-        if scope["method"] not in SAFE_METHODS and path.startswith("/api/"):
+        if person.api_token is None and scope["method"] not in SAFE_METHODS and path.startswith("/api/"):
             sent = headers.get(CSRF_HEADER, "")
             if not hmac.compare_digest(sent.encode(), person.csrf.encode()):
                 return refused(403, f"the {CSRF_HEADER} header is missing or wrong; sign in again")

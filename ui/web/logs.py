@@ -19,9 +19,12 @@ SECRET = re.compile(
 )
 
 
+API_TOKEN = re.compile(r"(clinic_[0-9a-f]{8}_[0-9a-f]{8}_)[A-Za-z0-9_-]+")
+
+
 def without_secrets(text: str) -> str:
-    """The text with the values of anything named like a secret taken out."""
-    return SECRET.sub(r"\1[removed]", text)
+    """The text with API tokens, and the values of anything named like a secret, taken out."""
+    return SECRET.sub(r"\1[removed]", API_TOKEN.sub(r"\1[removed]", text))
 
 
 class JsonFormatter(logging.Formatter):

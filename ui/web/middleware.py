@@ -255,6 +255,7 @@ class RequestLog:
                     "status": status,
                     "ms": round(1000 * (time.perf_counter() - began), 1),
                     "person": person.name if person else None,
+                    "api_token": person.api_token.name if person and person.api_token else None,
                     "client": (scope.get("client") or [None])[0],
                 },
             )

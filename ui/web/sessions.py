@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from dataengine.errors import AccessDenied, ClinicError
-from dataengine.records import ROLES, AuditEvent, User, now
+from dataengine.records import ROLES, ApiToken, AuditEvent, User, now
 from storage import accounts
 from storage.workspace import Workspace
 from ui.config import ServerConfig
@@ -43,6 +43,8 @@ class Person:
     local: bool = False
     must_change: bool = False
     """An admin chose the password: nothing but choosing another one is allowed."""
+    api_token: ApiToken | None = None
+    """What the request came by instead of a session, which has neither `csrf` nor `token` then."""
 
     @property
     def session_hash(self) -> str:

@@ -12,11 +12,13 @@ from dataengine.csv_files import as_csv
 from dataengine.records import AuditEvent
 from pipelines.config import ComparisonRun, RefiningRun, RoundRecipe, TrainingRun, TreatmentRun
 from storage.queries.audit import AuditFilter, audit_actors, count_events, events_of, names_of
+from storage.repositories.accounts import BY_TOKEN
 from storage.workspace import Workspace
 
 TOPICS = {
     "user": "Accounts",
     "session": "Sign-ins",
+    "token": "API tokens",
     "job": "Jobs",
     "round": "Rounds",
     "label": "Reviews",
@@ -49,6 +51,8 @@ VERBS = {
     "session.close": "signed out",
     "session.refused": "failed to sign in",
     "session.end": "ended sessions of",
+    "token.create": "created the API token",
+    "token.revoke": "revoked the API token",
     "job.request": "requested",
     "job.cancel": "cancelled",
     "job.pause": "paused",
@@ -170,6 +174,7 @@ def facts(event: AuditEvent, names: Mapping[str, str]) -> list[str]:
     """The details as "name: value", a change as "name: before → after", settings as what was changed in
     them."""
     details = dict(event.details)
+    by_token = details.pop(BY_TOKEN, None)
     kind = event.action.partition(".")[0]
     if kind == "job":
         kind = event.subject.rpartition("-")[0].partition("-2")[0]
@@ -180,7 +185,8 @@ def facts(event: AuditEvent, names: Mapping[str, str]) -> list[str]:
     )
     told = [f"{name}: {shown(value, names)}" for name, value in changed if value not in ("", None, [], {})]
     more = len(told) - MOST_FACTS
-    return told[:MOST_FACTS] + ([f"and {more} more"] if more > 0 else [])
+    through = [f"by API token: {by_token}"] if by_token else []
+    return told[:MOST_FACTS] + ([f"and {more} more"] if more > 0 else []) + through
 
 
 def differences(before: Any, after: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -1,6 +1,6 @@
-// The own account: change the password, see and end sessions.
+// The own account: change the password, see and end sessions, create and revoke API tokens.
 import { currentSession, forgetSession, get, post } from "/static/api.js";
-import { $, h, input, panel, query, tell } from "/static/dom.js";
+import { $, h, input, panel, query, select, tell } from "/static/dom.js";
 import { when } from "/static/format.js";
 
 const SHORTEST = 10;
@@ -56,13 +56,60 @@ function sessionsPanel({ sessions }) {
     sessions.length > 1 ? h("p", {}, h("button", { class: "button quiet", type: "button", onclick: others }, "Sign out everywhere else")) : null);
 }
 
+function tokenRow(token) {
+  const revoke = () => tell(post("/api/account/tokens/revoke", { id: token.id }), `API token ${token.name} revoked.`).then(draw);
+  return h("tr", { class: token.ended ? "ended" : "" },
+    h("td", {}, token.name), h("td", {}, token.roles.join(", ")), h("td", {}, token.used ? when(token.used) : "never"),
+    h("td", {}, token.ended ?? (token.expires ? when(token.expires) : "never")),
+    h("td", {}, token.ended ? null : h("button", { class: "button quiet small", type: "button", onclick: revoke }, "Revoke")));
+}
+
+function tokenForm({ roles, days }) {
+  const problem = h("p", { class: "note bad", role: "alert", hidden: true });
+  const made = h("div", { class: "made", role: "status", hidden: true });
+  const terms = [30, days, 365].map((each) => [String(each), `after ${each} days`]).concat([["never", "never"]]);
+  const form = h("form", { onsubmit: create },
+    input("name", "Name, such as the program’s", "text", "", { maxlength: "64", required: true, autocomplete: "off" }),
+    h("fieldset", {}, h("legend", {}, "Roles"), roles.map((role) => h("label", {}, h("input", { type: "checkbox", name: "role", value: role, checked: roles.length === 1 }), ` ${role}`))),
+    select("days", "Expires", terms, days),
+    problem, h("button", { class: "button" }, "Create API token"), made);
+
+  async function create(event) {
+    event.preventDefault();
+    problem.hidden = true;
+    const chosen = [...form.querySelectorAll("[name=role]:checked")].map((box) => box.value);
+    const term = form.elements.days.value;
+    const until = term === "never" ? term : Number(term);
+    try {
+      const { token } = await post("/api/account/tokens", { name: form.elements.name.value, roles: chosen, days: until });
+      await draw();
+      const shown = $("view").querySelector(".made");
+      shown.replaceChildren(h("p", {}, "Copy the token now; it is not shown again."), h("code", {}, token));
+      shown.hidden = false;
+    } catch (error) {
+      problem.textContent = `${error.message[0].toUpperCase()}${error.message.slice(1)}.`;
+      problem.hidden = false;
+    }
+  }
+  return form;
+}
+
+function tokensPanel(listed) {
+  const table = h("div", { class: "wide" }, h("table", {},
+    h("thead", {}, h("tr", {}, ["Name", "Roles", "Last used", "Until"].map((name) => h("th", { scope: "col" }, name)), h("td"))),
+    h("tbody", {}, listed.tokens.map(tokenRow))));
+  return panel("API tokens",
+    h("p", {}, "Programs send one as ", h("code", {}, "Authorization: Bearer …"), "; what they can ask for is under ", h("a", { href: "/api/docs" }, "API"), "."),
+    listed.tokens.length ? table : null, tokenForm(listed));
+}
+
 async function draw() {
   const view = $("view");
   try {
     forgetSession();
     await currentSession();
-    const account = await get("/api/account");
-    view.replaceChildren(h("h1", {}, account.local ? "No accounts yet" : account.name), ...body(account));
+    const [account, tokens] = await Promise.all([get("/api/account"), get("/api/account/tokens").catch(() => null)]);
+    view.replaceChildren(h("h1", {}, account.local ? "No accounts yet" : account.name), ...body(account, tokens));
     view.dataset.ready = "account";
   } catch (error) {
     if (error.status === 401) return location.assign("/login?next=/account");
@@ -70,12 +117,12 @@ async function draw() {
   }
 }
 
-function body(account) {
+function body(account, tokens) {
   if (account.local) return [h("p", { class: "lead" }, "Add the first account, an admin’s, on the Admin desk; it will be yours.")];
   const roles = h("p", { class: "lead" }, account.roles.length === 1 ? `Role: ${account.roles[0]}` : `Roles: ${account.roles.join(", ")}`);
   if (account.guest) return [roles, h("p", {}, "You joined by a link and have no password. The account ends with the link.")];
   const due = account.must_change ? h("p", { class: "note" }, "An admin chose your password. Choose one that only you know, then continue.") : null;
-  return [roles, due, panel("Password", passwordForm(account)), account.must_change ? null : sessionsPanel(account)].filter(Boolean);
+  return [roles, due, panel("Password", passwordForm(account)), account.must_change ? null : sessionsPanel(account), account.must_change || !tokens ? null : tokensPanel(tokens)].filter(Boolean);
 }
 
 draw();
