@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-docs test-wheel test-gradio-wheel gradio-wheel test-gradio test-space test-stories test-views lessons check clean
+.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-docs test-wheel test-gradio-wheel gradio-wheel test-client-wheel client-wheel test-gradio test-space test-stories test-views lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -27,7 +27,7 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or gradio or space or views or stories)'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or clientwheel or gradio or space or views or stories)'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
@@ -80,6 +80,18 @@ $(GRADIO)/.ready: constraints.txt   # nothing but Gradio and NumPy, with what th
 
 test-gradio-wheel: setup $(GRADIO)/.ready   ## that wheel in an environment with Gradio and NumPy only
 	$(BIN)/python -m pytest -m gradiowheel tests/wheel
+
+client-wheel: setup   ## the Python client as a wheel of its own, in dist/
+	$(BIN)/python -m ui.client.wheel dist
+
+CLIENT := build/client-venv
+$(CLIENT)/.ready: constraints.txt   # nothing but httpx and NumPy, with what these need
+	$(PYTHON) -m venv $(CLIENT)
+	$(CLIENT)/bin/python -m pip install --quiet --disable-pip-version-check -c $< httpx numpy
+	@touch $@
+
+test-client-wheel: setup $(CLIENT)/.ready   ## that wheel in an environment with httpx and NumPy only
+	$(BIN)/python -m pytest -m clientwheel tests/wheel
 
 test-views: setup ## axe-core, the console and a phone's width over every view of every desk
 	$(BIN)/python -m pytest -m views tests/ui

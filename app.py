@@ -128,6 +128,43 @@ def gradio(call: Call) -> Any:
     return app(call, "/gradio")
 
 
+def mcp_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Serve tools with which an assistant curates images and launches trainings on a clinic's server: "
+        "over stdio, or with --http on a port of this machine. The token comes from the variable CLINIC_TOKEN or "
+        "a file; with --http every caller sends its own."
+    )
+    parser.add_argument("--url", help="address of the clinic's server (default: the variable CLINIC_URL)")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token, of mode 600")
+    parser.add_argument("--write", action="store_true", help="also offer the tools that change the clinic")
+    parser.add_argument(
+        "--http", action="store_true", help="serve http://127.0.0.1:PORT/mcp instead of stdio"
+    )
+    parser.add_argument("--port", type=int, default=7870, help="port with --http (default: 7870)")
+
+
+def mcp(call: Call) -> Any:
+    """Run the MCP server."""
+    from dataengine.errors import ConfigRefused
+    from pipelines.cli.command import PRINTED
+
+    if find_spec("fastmcp") is None:
+        raise ConfigRefused("the MCP server needs FastMCP; run pip install 'artifact-clinic[mcp]'")
+    from ui.mcp.server import serve_http, serve_stdio, token_in
+
+    given = call.options
+    url = given.url or os.environ.get("CLINIC_URL", "")
+    if given.http and given.token_file:
+        raise ConfigRefused("with --http every caller sends a token of its own; leave --token-file out")
+    with suppress(KeyboardInterrupt):
+        if given.http:
+            serve_http(url, given.port, given.write)
+        else:
+            file = given.token_file
+            serve_stdio(url, token_in(file) if file else os.environ.get("CLINIC_TOKEN", ""), given.write)
+    return PRINTED
+
+
 def space_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Write a folder that is a Hugging Face Space: README with its settings, requirements.txt, and a copy "
@@ -195,6 +232,13 @@ COMMANDS = (
         arguments=app_arguments,
         examples=("clinic gradio", "clinic gradio --port 0"),
         settings=server_config,
+    ),
+    Command(
+        name="mcp",
+        summary="serve tools for an assistant (MCP) on a clinic's server",
+        run=mcp,
+        arguments=mcp_arguments,
+        examples=("clinic mcp --url http://127.0.0.1:7860", "clinic mcp --http --write"),
     ),
     Command(
         name="space",

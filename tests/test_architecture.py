@@ -37,8 +37,10 @@ ORDER = {
     "storage": "addresses locations tables prompt_search migrations repositories engine catalog passwords "
     "accounts stores migrate workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
-    "ui": "config web runs home account importing annotate curate train treat rounds study admin gradio "
-    "label_studio desks server",
+    "ui": "config web client mcp runs home account importing annotate curate train treat rounds study admin "
+    "gradio label_studio desks server",
+    "ui/client": "transport records jobs images annotation uploads training results clinic wheel",
+    "ui/mcp": "pictures tools server",
     "ui/gradio": "values assets mask_editor wheel context runs tabs app desk space",
 }
 """The rooms and files of every folder that has rooms, from the lowest up: each may import those before it.
@@ -91,6 +93,7 @@ COMMANDS_ALLOWED = (
 
 HOME = {
     "gradio": "ui",
+    "fastmcp": "ui/mcp",
     "fastapi": "ui",
     "starlette": "ui",
     "uvicorn": "ui",

@@ -33,6 +33,7 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.desks import DESKS
+from ui.web.api_version import ApiVersion
 from ui.web.connections import bounded_connections
 from ui.web.desk import Desk, Site, access_table, page_route
 from ui.web.gate import UNAVAILABLE, AuthMiddleware
@@ -98,6 +99,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
     app.add_middleware(SignInLine)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
+    app.add_middleware(ApiVersion)
     app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)
     app.add_middleware(RequestLog)
     app.add_middleware(Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path)

@@ -98,7 +98,7 @@ class Uploads:
         home = self._home(upload_id)
         if not (home / STATE).is_file():
             raise NotFound("this upload was discarded, or is too old; start a new one")
-        partial = home / "pieces" / hashlib.sha256(f"{file.part}/{file.name}".encode()).hexdigest()
+        partial = self._partial(upload_id, file.part, file.name)
         with writing(home):
             partial.parent.mkdir(exist_ok=True)
             size = partial.stat().st_size if partial.is_file() else 0
@@ -122,6 +122,11 @@ class Uploads:
             with self._lock, (home / FILES).open("a") as listing:
                 listing.write(json.dumps(asdict(done)) + "\n")
         return size, done
+
+    def received_bytes(self, upload_id: str, part: str, name: str) -> int:
+        """The bytes of an unfinished file that have arrived."""
+        partial = self._partial(upload_id, part, name)
+        return partial.stat().st_size if partial.is_file() else 0
 
     def damaged(self, upload_id: str) -> Iterator[UploadedFile]:
         """Listed files that are not on the disk as they arrived."""
@@ -153,6 +158,10 @@ class Uploads:
         shutil.rmtree(self._home(upload_id), ignore_errors=True)
         with self._lock:
             self._listed.pop(upload_id, None)
+
+    def _partial(self, upload_id: str, part: str, name: str) -> Path:
+        """Where the pieces of an unfinished file are put together."""
+        return self._home(upload_id) / "pieces" / hashlib.sha256(f"{part}/{name}".encode()).hexdigest()
 
     def _home(self, upload_id: str) -> Path:
         return self.folder / upload_id

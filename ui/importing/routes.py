@@ -91,6 +91,16 @@ def import_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter:
         path = uploads.problems_file(workspace, upload_id, person.name)
         return FileResponse(path, media_type="text/csv", filename="import-problems.csv")
 
+    @routes.get("/piece")
+    def arrived(
+        person: Importer,
+        upload: Annotated[str, Query(max_length=100)],
+        name: Annotated[str, Query(min_length=1, max_length=4000)],
+        part: UploadPart = "images",
+    ) -> dict[str, int]:
+        """How many bytes of an unfinished file have arrived, so that a program sends it on from there."""
+        return {"received": uploads.received_bytes(workspace, upload, person.name, part, name)}
+
     @routes.post("/piece")
     async def piece(
         request: Request,

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from dataengine.records import CLINIC, STAGE_JOB, DetectorVersion, Job, describe_point, round_name
+from dataengine.records import (
+    CLINIC,
+    STAGE_JOB,
+    DetectorVersion,
+    Job,
+    Snapshot,
+    describe_point,
+    round_name,
+)
 from pipelines.config import TrainingRun
 from pipelines.services import preflight, queue, runs, training_preview
 from pipelines.services.detectors import (
@@ -26,7 +34,8 @@ from pipelines.services.locations import check_locations, offers
 from pipelines.services.training.starts import recipe_choices, start_choices
 from storage.workspace import Workspace
 from ui.runs.curves import curves_csv
-from ui.runs.routes import Beside, NewName, Settings, curves_of, run_routes, run_rows
+from ui.runs.presets import PresetSettings, settings_of
+from ui.runs.routes import Beside, NewName, curves_of, run_routes, run_rows
 from ui.train.injection import injection_routes
 from ui.web.access import ENGINEERS
 from ui.web.sessions import Person, Requires
@@ -71,24 +80,46 @@ def train_routes(workspace: Workspace) -> APIRouter:
         return training_form(workspace, preset)
 
     @routes.post("/preview")
-    def preview(body: Settings) -> dict[str, Any]:
+    def preview(body: PresetSettings) -> dict[str, Any]:
         return previews.of(plan_of(workspace, body))
 
     @routes.post("/checks")
-    def checks(body: Settings) -> dict[str, Any]:
+    def checks(body: PresetSettings) -> dict[str, Any]:
         plan = plan_of(workspace, body)
         return {"checks": preflight.as_json(preflight.training_checks(workspace, plan))}
 
     @routes.post("/needs")
-    def needs(body: Settings) -> dict[str, Any]:
+    def needs(body: PresetSettings) -> dict[str, Any]:
         plan = plan_of(workspace, body)
         found = preflight.needs(workspace, "train", plan.model_dump(mode="json"))
         return {"checks": preflight.as_json([found])}
 
     @routes.post("/start")
-    def start(body: Settings, person: Engineer) -> dict[str, str]:
+    def start(body: PresetSettings, person: Engineer) -> dict[str, str]:
         job = runs.start_training(workspace, plan_of(workspace, body), person.name)
         return {"run": job.args["run"]}
+
+    @routes.get("/detectors")
+    def detectors() -> dict[str, Any]:
+        """Every detector that is offered, the newest first, and which of them is the champion."""
+        with workspace.catalog(read_only=True) as catalog:
+            champion = catalog.detectors.champion()
+            rows = [row_of(one) for one in reversed(catalog.detectors.offered())]
+        return {"detectors": rows, "champion": champion and champion.id}
+
+    @routes.get("/snapshots")
+    def snapshots() -> dict[str, Any]:
+        """Every published training set, the newest first."""
+        with workspace.catalog(read_only=True) as catalog:
+            return {"snapshots": [snapshot_row(one) for one in reversed(catalog.snapshots.list())]}
+
+    @routes.get("/snapshots/{snapshot_id}")
+    def snapshot(snapshot_id: str) -> dict[str, Any]:
+        """One training set, and the detectors that were trained on it."""
+        with workspace.catalog(read_only=True) as catalog:
+            found = catalog.snapshots.get(snapshot_id)
+            made = [one.id for one in catalog.detectors.list() if one.snapshot_id == found.id]
+        return snapshot_row(found) | {"detectors": made}
 
     @routes.get("/detectors/{detector_id}")
     def detector(detector_id: str) -> dict[str, Any]:
@@ -126,11 +157,11 @@ def train_routes(workspace: Workspace) -> APIRouter:
     return routes
 
 
-def plan_of(workspace: Workspace, body: Settings) -> TrainingRun:
+def plan_of(workspace: Workspace, body: PresetSettings) -> TrainingRun:
     """The form's settings. Raises `ConfigRefused` naming an invalid field or an unregistered location."""
-    plan = runs.validated(TrainingRun, body.settings)
-    presets = runs.training_presets(workspace).values()
-    check_locations(workspace, plan, map(TrainingRun.model_validate, presets))
+    presets = runs.training_presets(workspace)
+    plan = runs.validated(TrainingRun, settings_of(body, presets))
+    check_locations(workspace, plan, map(TrainingRun.model_validate, presets.values()))
     return plan
 
 
@@ -184,6 +215,18 @@ def row_of(version: DetectorVersion) -> dict[str, Any]:
         "operating_point": describe_point(version),
         "licence": version.licence,
         "forbids": licence_limits(version),
+    }
+
+
+def snapshot_row(snapshot: Snapshot) -> dict[str, Any]:
+    """A training set as the list shows it; `composition` counts its examples by kind."""
+    return {
+        "id": snapshot.id,
+        "rows": snapshot.rows,
+        "composition": snapshot.composition,
+        "round": snapshot.round_id,
+        "parent": snapshot.parent,
+        "created": snapshot.created,
     }
 
 

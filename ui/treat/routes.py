@@ -30,7 +30,8 @@ from pipelines.services.standalone.treatment import treatment_strip
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.runs.curves import curves_csv
-from ui.runs.routes import Beside, NewName, Settings, curves_of, run_routes, run_rows, sample_ref
+from ui.runs.presets import PresetSettings, settings_of
+from ui.runs.routes import Beside, NewName, curves_of, run_routes, run_rows, sample_ref
 from ui.treat.instances import instance_routes
 from ui.web.access import ENGINEERS
 from ui.web.blob_pool import reads_blobs
@@ -73,6 +74,14 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     ) -> dict[str, Any]:
         return treatment_form(workspace, preset, instance)
 
+    @routes.get("/generators")
+    def generators() -> dict[str, Any]:
+        """Every generator that is offered, the newest first."""
+        with workspace.catalog(read_only=True) as catalog:
+            offered = list(reversed(catalog.generators.offered()))
+        shown = ("id", "name", "parent", "treatment_id", "licence", "created")
+        return {"generators": [{name: getattr(one, name) for name in shown} for one in offered]}
+
     @routes.post("/generators/{generator_id}/rename")
     def rename(generator_id: str, body: NewName, person: Engineer) -> dict[str, str]:
         return {"name": rename_generator(workspace, generator_id, body.name, person.name).name}
@@ -82,18 +91,18 @@ def treat_routes(workspace: Workspace) -> APIRouter:
         return {"texts": prompts_in(await request.body())}
 
     @routes.post("/checks")
-    def checks(body: Settings) -> dict[str, Any]:
+    def checks(body: PresetSettings) -> dict[str, Any]:
         plan = plan_of(workspace, body)
         return {"checks": preflight.as_json(runs.check_treatment(workspace, plan))}
 
     @routes.post("/needs")
-    def needs(body: Settings) -> dict[str, Any]:
+    def needs(body: PresetSettings) -> dict[str, Any]:
         plan = plan_of(workspace, body)
         found = preflight.needs(workspace, "treat", plan.model_dump(mode="json"))
         return {"checks": preflight.as_json([found])}
 
     @routes.post("/start")
-    def start(body: Settings, person: Engineer) -> dict[str, str]:
+    def start(body: PresetSettings, person: Engineer) -> dict[str, str]:
         job = runs.start_treatment(workspace, plan_of(workspace, body), person.name)
         return {"run": job.args["run"]}
 
@@ -186,14 +195,16 @@ def treat_routes(workspace: Workspace) -> APIRouter:
     return routes
 
 
-def plan_of(workspace: Workspace, body: Settings) -> TreatmentRun:
+def plan_of(workspace: Workspace, body: PresetSettings) -> TreatmentRun:
     """The form's settings, with the detector resolved. Raises `ConfigRefused` naming an invalid field or a
     location that is not registered."""
     if not body.settings.get("generator"):
         raise InputRefused(NEEDS_CHOOSING)
-    plan = runs.validated(TreatmentRun, body.settings)
-    presets = runs.treatment_presets(plan.generator).items()
-    complete = [TreatmentRun.model_validate(one) for name, one in presets if name not in runs.REWARDED]
+    presets = runs.treatment_presets(str(body.settings["generator"]))
+    plan = runs.validated(TreatmentRun, settings_of(body, presets))
+    complete = [
+        TreatmentRun.model_validate(one) for name, one in presets.items() if name not in runs.REWARDED
+    ]
     check_locations(workspace, plan, complete)
     return runs.with_detector(workspace, plan)
 

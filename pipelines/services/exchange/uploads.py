@@ -134,6 +134,12 @@ def received_files(workspace: Workspace, upload_id: str, owner: str) -> list[dic
     return [asdict(one) for one in workspace.uploads.files(upload.id).values()]
 
 
+def received_bytes(workspace: Workspace, upload_id: str, owner: str, part: UploadPart, name: str) -> int:
+    """The bytes of an unfinished file that have arrived, in order from its beginning."""
+    upload = find_upload(workspace, upload_id, owner)
+    return workspace.uploads.received_bytes(upload.id, part, name)
+
+
 def receive_piece(
     workspace: Workspace, upload_id: str, owner: str, file: UploadedFile, offset: int, piece: bytes
 ) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from storage.workspace import Workspace
 from ui.gradio.context import ANY, SMALL, AppContext, check_lines, person, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
 from ui.gradio.tabs.diagnose import generator_choices
-from ui.runs.routes import Settings
+from ui.runs.presets import PresetSettings
 from ui.treat import routes as treat_desk
 from ui.web.access import ENGINEERS
 from ui.web.gradio_kit import checked, plain, short
@@ -186,7 +186,7 @@ def plan_of(
     settings = presets[preset] | {"generator": generator}
     treated, judged = prompts_of(settings, categories, texts)
     settings |= {"prompts": treated.model_dump(mode="json"), "judge": judged.model_dump(mode="json")}
-    return treat_desk.plan_of(workspace, Settings(settings=settings))
+    return treat_desk.plan_of(workspace, PresetSettings(settings=settings))
 
 
 def prompts_of(
