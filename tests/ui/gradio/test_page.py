@@ -17,7 +17,7 @@ LAYERS = "#label-editor [data-id=layers]"
 
 def draw_stroke(page: Page) -> None:
     """A short stroke in the middle of the image."""
-    page.locator(LAYERS).hover()
+    page.locator(LAYERS).scroll_into_view_if_needed()
     box = page.locator(LAYERS).bounding_box()
     assert box
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
