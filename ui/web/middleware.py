@@ -81,7 +81,7 @@ def foreign_origin(headers: Headers, scope: Scope, origin: str) -> str:
         return ""
     if sent.scheme != scheme and sent.netloc.lower() == host.lower():
         # Without a trusted proxy nothing is known of the scheme in the browser.
-        believed = scope["state"].get(BELIEVED)
+        believed = scope.get("state", {}).get(BELIEVED)
         return f"{CROSS_SITE}: {sent.scheme} is not the X-Forwarded-Proto of the proxy" if believed else ""
     if host_name(sent.netloc) != host_name(host):
         return CROSS_SITE
@@ -129,7 +129,7 @@ class SameSite:
         problem = None if scope["type"] == "lifespan" else self.problem(scope)
         if problem:
             status, message = problem
-            if scope["state"].get(IGNORED):
+            if scope.get("state", {}).get(IGNORED):
                 message += "; X-Forwarded headers were ignored, since the proxy is not in trusted_proxies"
             await refused_page(Headers(scope=scope), status, message)(scope, receive, send)
         else:
@@ -138,7 +138,7 @@ class SameSite:
     def problem(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if scope["state"].get(PROBLEM):
+        if scope.get("state", {}).get(PROBLEM):
             return 400, scope["state"][PROBLEM]
         if host_name(host) not in self.hosts:
             return 421, "this host name is not allowed; add it to allowed_hosts"
