@@ -119,7 +119,7 @@ class Walker:
         link = page.locator("main a[href]:visible").first
         if path != "/annotate" and link.count():
             link.click()
-            page.wait_for_load_state("networkidle")
+            page.wait_for_load_state()
 
     def areas(self) -> list[str]:
         """The paths of the pages that this person has; none while nobody is signed in."""

@@ -34,7 +34,7 @@ STRANGERS, STRANGER_SECONDS = 200, 15.0
 """Bodies of people who are not signed in that are read at the same time, and how long each may take."""
 
 SIGN_IN_PATHS = frozenset({"/login", "/api/login"})
-SIGN_INS, SIGN_INS_PER_ADDRESS = 64, 8
+SIGN_INS, SIGN_INS_PER_ADDRESS = 64, 16
 """Sign-ins that are checked or wait for it, in all and of one address."""
 RETRY_SECONDS = 5
 """When a browser may ask again for what a full disk, a crowd, the database or the blob store kept from it."""
