@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-docs test-wheel test-gradio-wheel gradio-wheel test-client-wheel client-wheel test-gradio test-space test-stories test-views lessons check clean
+.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-docs test-wheel test-gradio-wheel gradio-wheel test-client-wheel client-wheel test-gradio test-space test-stories test-views test-proxies lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -27,7 +27,7 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or clientwheel or gradio or space or views or stories)'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or clientwheel or gradio or space or views or stories or proxies)'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
@@ -101,6 +101,9 @@ test-gradio: setup ## a whole small round on the Gradio app: in a browser, and t
 
 test-space: setup ## a Space's folder in a fresh environment with its own requirements (6 GB)
 	$(BIN)/python -m pytest -m space tests/ui/gradio
+
+test-proxies: setup   ## every page of every role in a browser behind nginx and Caddy, at / and /clinic/, http and https
+	$(BIN)/python -m pytest -m proxies tests/ui/test_behind_proxies.py
 
 test-stories: setup   ## one story of all roles in a browser, from an empty workspace on
 	$(BIN)/python -m pytest -m stories tests/ui/stories

@@ -68,12 +68,12 @@ class Walker:
         """The page at a path, once it shows what it is for."""
         self.page.goto(self.base + path)
         if path in GRADIO:
-            expect(self.page.get_by_role("heading", level=1).first).to_be_visible()
+            expect(self.page.get_by_role("heading", level=1).first).to_be_visible(timeout=READY_MS)
         elif path == "/annotate":
             until(self.page, "() => document.body.dataset.ready === 'true'")
         elif path != "/":
             until(self.page, "() => document.querySelector('#view')?.childElementCount > 0")
-        expect(self.page.locator("header.clinic-bar")).to_be_visible()
+        expect(self.page.locator("header.clinic-bar")).to_be_visible(timeout=READY_MS)
         return self.page
 
     def send(self, path: str, body: object) -> object:
@@ -107,7 +107,7 @@ class Walker:
         page = self.open(path)
         if path in GRADIO:
             if path == "/admin":
-                expect(page.get_by_text("curator").first).to_be_visible()
+                expect(page.get_by_text("curator").first).to_be_visible(timeout=READY_MS)
             until(page, "() => document.querySelectorAll('button').length > 3")
             page.wait_for_timeout(500)
             assert self.streams, "no stream of events arrived"
@@ -119,7 +119,7 @@ class Walker:
         link = page.locator("main a[href]:visible").first
         if path != "/annotate" and link.count():
             link.click()
-            page.wait_for_load_state("networkidle")
+            page.wait_for_load_state()
 
     def areas(self) -> list[str]:
         """The paths of the pages that this person has; none while nobody is signed in."""

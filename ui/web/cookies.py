@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 COOKIE = "clinic_session"
 FORM_COOKIE = "clinic_form"
+DEVICE_COOKIE = "clinic_device"
 FORM_PATH = "/login"
 PROTO, PREFIX = "x-forwarded-proto", "x-forwarded-prefix"
 """Headers that are true, since `Forwarded` has dropped those of strangers."""
@@ -31,6 +32,11 @@ def session_cookie(headers: Mapping[str, str], secure: bool) -> str:
 def form_cookie(headers: Mapping[str, str], secure: bool) -> str:
     """The name of the sign-in form's cookie, which is sent to `FORM_PATH` only."""
     return f"{'__Secure-' if secure else ''}{FORM_COOKIE}_{place_of(headers, secure)}"
+
+
+def device_cookie(headers: Mapping[str, str], secure: bool) -> str:
+    """The name of the cookie by which a browser shows who signed in there before."""
+    return f"{'__Secure-' if secure else ''}{DEVICE_COOKIE}_{place_of(headers, secure)}"
 
 
 def is_secure(headers: Mapping[str, str], always: bool) -> bool:

@@ -34,7 +34,7 @@ STRANGERS, STRANGER_SECONDS = 200, 15.0
 """Bodies of people who are not signed in that are read at the same time, and how long each may take."""
 
 SIGN_IN_PATHS = frozenset({"/login", "/api/login"})
-SIGN_INS, SIGN_INS_PER_ADDRESS = 64, 8
+SIGN_INS, SIGN_INS_PER_ADDRESS = 64, 16
 """Sign-ins that are checked or wait for it, in all and of one address."""
 RETRY_SECONDS = 5
 """When a browser may ask again for what a full disk, a crowd, the database or the blob store kept from it."""
@@ -81,7 +81,7 @@ def foreign_origin(headers: Headers, scope: Scope, origin: str) -> str:
         return ""
     if sent.scheme != scheme and sent.netloc.lower() == host.lower():
         # Without a trusted proxy nothing is known of the scheme in the browser.
-        believed = scope["state"].get(BELIEVED)
+        believed = scope.get("state", {}).get(BELIEVED)
         return f"{CROSS_SITE}: {sent.scheme} is not the X-Forwarded-Proto of the proxy" if believed else ""
     if host_name(sent.netloc) != host_name(host):
         return CROSS_SITE
@@ -129,7 +129,7 @@ class SameSite:
         problem = None if scope["type"] == "lifespan" else self.problem(scope)
         if problem:
             status, message = problem
-            if scope["state"].get(IGNORED):
+            if scope.get("state", {}).get(IGNORED):
                 message += "; X-Forwarded headers were ignored, since the proxy is not in trusted_proxies"
             await refused_page(Headers(scope=scope), status, message)(scope, receive, send)
         else:
@@ -138,7 +138,7 @@ class SameSite:
     def problem(self, scope: Scope) -> tuple[int, str] | None:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if scope["state"].get(PROBLEM):
+        if scope.get("state", {}).get(PROBLEM):
             return 400, scope["state"][PROBLEM]
         if host_name(host) not in self.hosts:
             return 421, "this host name is not allowed; add it to allowed_hosts"

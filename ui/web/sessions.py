@@ -18,18 +18,28 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from dataengine.errors import AccessDenied, ClinicError
-from dataengine.records import ROLES, ApiToken, AuditEvent, User, now
+from dataengine.records import ApiToken, AuditEvent, ROLES, User, digest, now
 from storage import accounts
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.web.access import require
-from ui.web.cookies import COOKIE, FORM_PATH, cookies_of, forget, form_cookie, is_secure, session_cookie
+from ui.web.cookies import (
+    COOKIE,
+    FORM_PATH,
+    cookies_of,
+    device_cookie,
+    forget,
+    form_cookie,
+    is_secure,
+    session_cookie,
+)
 from ui.web.middleware import is_loopback
 from ui.web.throttle import Throttle, site_of
 
 CSRF_HEADER = "X-Clinic-CSRF"
 KEY_FILE = "session.key"
 SEEN_SECONDS = 60.0
+DEVICE_SECONDS = 90 * 24 * 3600
 ALL_NAMES = 5
 """How many times as many wrong passwords one address may give for all names as for one."""
 WAIT = "wait ten minutes, or ask an admin for a sign-in link"
@@ -78,6 +88,7 @@ class SessionManager:
         self.start_links = Throttle(settings.login_failures)
         self.refusals = Throttle(REFUSALS_KEPT, seconds=3600)
         self.signer = Signer(signing_key(workspace), salt="clinic.session", digest_method=hashlib.sha256)
+        self.devices = Signer(signing_key(workspace), salt="clinic.device", digest_method=hashlib.sha256)
         self.local: dict[str, LocalSession] = {}
         self.seen: dict[str, float] = {}
 
@@ -90,15 +101,16 @@ class SessionManager:
         """Whether the start-up token opens the server: no accounts, and nobody else can reach it."""
         return is_loopback(self.settings.host) and not self.has_accounts()
 
-    def sign_in(self, name: str, password: str, address: str, client: str = "") -> Person:
+    def sign_in(self, name: str, password: str, address: str, client: str = "", device: str = "") -> Person:
         """A new session of the browser `client`. Raises `AccessDenied` for wrong names, passwords, and too
         many attempts.
 
-        Attempts count for the name and the address together, and for the address: what others try elsewhere
-        keeps nobody out.
+        Attempts count for the name and the address together, and for the address; those of a browser in
+        which the person signed in before (`device_of`) for that browser alone. So what others try keeps
+        nobody out, elsewhere or at the same address.
         """
-        site = site_of(address)
-        pair = f"{name}\n{site}"
+        site = device or site_of(address)
+        pair = device or f"{name}\n{site}"
         if not self.by_address.attempt(site):
             raise AccessDenied(f"too many failed attempts from this address; {WAIT}")
         if not self.by_person.attempt(pair):
@@ -245,6 +257,27 @@ class SessionManager:
         )
         response.delete_cookie(form_cookie(headers, self.is_secure(headers)), path=FORM_PATH)
         return response
+
+    def remember_device(self, headers: Headers, response: Response, name: str) -> None:
+        """Let the browser prove, at its next sign-ins, that this person signed in there."""
+        device = f"{digest(name)}:{secrets.token_urlsafe(12)}"
+        response.set_cookie(
+            device_cookie(headers, self.is_secure(headers)),
+            self.devices.sign(device).decode(),
+            max_age=DEVICE_SECONDS,
+            httponly=True,
+            samesite="lax",
+            secure=self.is_secure(headers),
+        )
+
+    def device_of(self, headers: Headers, name: str) -> str:
+        """What names the browser if this person signed in there before; "" for others and for forgeries."""
+        cookie = cookies_of(headers).get(device_cookie(headers, self.is_secure(headers)), "")
+        try:
+            device = self.devices.unsign(cookie).decode()
+        except (BadSignature, UnicodeError):
+            return ""
+        return device if device.startswith(f"{digest(name)}:") else ""
 
     def end_session(self, headers: Headers, response: Response) -> Response:
         """The response, telling the browser to drop its session cookie."""

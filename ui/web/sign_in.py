@@ -89,7 +89,8 @@ def auth_routes(site: Site) -> APIRouter:
     async def signed_in(request: Request, name: str, password: str) -> Person:
         check_passwords(passwords, provider)
         address = address_of(request)
-        work = partial(session_manager.sign_in, name, password, address, browser_of(request))
+        device = session_manager.device_of(request.headers, name)
+        work = partial(session_manager.sign_in, name, password, address, browser_of(request), device)
         return await run_sync(work, limiter=hashing)
 
     def form(request: Request, target: str, problem: str = "", status: int = 200, name: str = "") -> Response:
@@ -139,7 +140,9 @@ def auth_routes(site: Site) -> APIRouter:
         except AccessDenied as error:
             return await again(str(error).capitalize() + ".", 403, name)
         answer = RedirectResponse(safe_target(next, site.desks), 303)
-        return session_manager.create_session(request.headers, answer, person)
+        session_manager.create_session(request.headers, answer, person)
+        session_manager.remember_device(request.headers, answer, person.name)
+        return answer
 
     @routes.post("/api/login")
     async def sign_in_json(request: Request, credentials: Credentials) -> Response:

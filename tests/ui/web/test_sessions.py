@@ -146,6 +146,29 @@ def test_guesses_stop_for_the_name_at_the_address_and_for_nobody_else(workspace:
     assert right(here, "curator").status_code == 200, "nor do colleagues at the same address"
 
 
+def test_nobody_at_the_same_address_keeps_a_known_browser_out(workspace: Workspace) -> None:
+    app = create_app(workspace, ServerConfig(desks=False, login_failures=2))
+    own, other = (TestClient(app, base_url=ORIGIN, follow_redirects=False) for _ in range(2))
+    enter_by_form(own, "annotator")
+    for number in range(11):
+        wrong(other, "annotator" if number < 3 else f"name-{number}")
+    assert "too many" in right(other).json()["error"] and "too many" in right(other, "curator").text
+    assert right(own).status_code == 200, "the browser is known"
+    assert "too many" in right(own, "curator").text, "for its person only"
+    device = next(one for one in own.cookies.jar if one.name == "clinic_device_7860")
+    assert wrong(own, "annotator").status_code == 401 and wrong(own, "annotator").status_code == 401
+    assert "too many" in right(own).json()["error"], "guesses there are counted, too"
+    other.cookies.set("clinic_device_7860", f"{device.value}x", domain="127.0.0.1")
+    assert "too many" in right(other).json()["error"], "a forged one is not believed"
+
+
+def enter_by_form(client: TestClient, name: str) -> None:
+    token = re.search(r'name="form_token" value="([^"]+)"', client.get("/login").text)
+    assert token
+    form = {"name": name, "password": PASSWORD, "form_token": token[1]}
+    assert client.post("/login", data=form).status_code == 303
+
+
 def test_an_address_may_not_try_name_after_name(workspace: Workspace) -> None:
     app = create_app(workspace, ServerConfig(desks=False, login_failures=2))
     sixty_four = [TestClient(app, base_url=ORIGIN, client=(f"2001:db8::{n}", 5)) for n in range(1, 12)]
