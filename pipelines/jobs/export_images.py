@@ -1,8 +1,9 @@
 """The job that exports images with their labels into one .zip, for a browser to download.
 
-Input: a selection or a snapshot, and a format. Output: `WORKSPACE/exports/RUN.zip`, or a blob where the server
-may have another folder than this worker; deleted a day later. Cost: reading every image once, and twice its
-bytes of disk while the archive is written. Safe to kill and to repeat: the archive appears when it is complete.
+Input: a selection or a snapshot, and a format. Output: `WORKSPACE/exports/RUN.zip`, or a blob where the
+server may have another folder than this worker; deleted a day later. Cost: reading every image once, and
+twice its bytes of disk while the archive is written. Safe to kill and to repeat: the archive appears when it
+is complete.
 """
 
 import shutil

@@ -118,6 +118,7 @@ def test_no_row_holds_the_workspaces_own_path(workspace: Workspace) -> None:
 
 
 def test_a_moved_workspace_reads_its_own_files(moved: Workspace) -> None:
+    """Desks 1.16: a copy read the generator from the original's folder."""
     home = moved.path if moved.own_database else moved.path.with_name("workspace")
     new = str(home / "models" / "a")
     with moved.catalog(read_only=True) as catalog:

@@ -6,6 +6,7 @@ import pytest
 from dataengine.errors import InputRefused, NotFound
 from storage.catalog import Catalog
 from storage.queries.embedding_map import images_at, points_of_map
+from storage.queries.facets import facet_counts
 from storage.queries.images import ImageFilter, conditions_of, count_of_images, page_of_images
 from storage.queries.lasso import MAX_CORNERS, MAX_TEXT, SIDE, Lasso, inside, parse_lasso
 from storage.queries.selections import count_of_selection
@@ -108,3 +109,18 @@ def test_the_longest_lasso_fits_and_a_flat_one_holds_nothing(mapped) -> None:  #
     assert len(text) <= MAX_TEXT and len(parse_lasso(text).corners) == MAX_CORNERS
     assert catalog.connection.execute(inside(parse_lasso(f"m1:{around}"))).all() is not None
     assert not catalog.connection.execute(inside(parse_lasso("m1:0,5,9,5,60000,5"))).all()
+
+
+def test_a_lasso_around_a_hundred_thousand_points(mapped) -> None:  # type: ignore[no-untyped-def]
+    """Of which most were erased since: pages, counts, filters and work on them see those that are left."""
+    catalog, places = mapped
+    more = [f"erased {number}" for number in range(100_000 - len(places))]
+    around = np.random.default_rng(1).integers(0, SIDE, (100_000, 2)).astype(np.uint16)
+    catalog.map_places.replace("m2", [*places, *more], around)
+    everything = ImageFilter(lasso=parse_lasso(f"m2:0,0,{SIDE},0,{SIDE},{SIDE},0,{SIDE}"), order="newest")
+    active = {image.id for image in catalog.images.find(status="active")}
+    assert {card.id for card in page_of_images(catalog, everything, limit=200).cards} == active
+    assert len(catalog.connection.execute(inside(everything.lasso)).all()) == 100_000
+    assert count_of_images(catalog, everything) == len(active)
+    assert facet_counts(catalog, everything)["split"] == facet_counts(catalog, ImageFilter())["split"]
+    assert catalog.tags.add(conditions_of(catalog, everything), ["all"]) == len(active)

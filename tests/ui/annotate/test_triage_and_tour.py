@@ -80,6 +80,11 @@ def test_the_tour_teaches_with_three_images_and_sends_nothing(desk: Desk, server
     with server.workspace.catalog(read_only=True) as catalog:
         before = catalog.labels.count("curator")
     expect(page.locator("#category")).to_have_text("practice 1 of 3")
+    # desks 2.14: instructions stood in small grey type at the bottom, and nothing pointed at a control
+    above, stage = page.locator("#lesson").bounding_box(), page.locator("#stage").bounding_box()
+    assert above and stage and above["y"] + above["height"] <= stage["y"] + 1
+    expect(page.locator("#lesson-text")).to_have_css("font-size", re.compile(r"^1[3-9]"))
+    expect(page.locator(".pointed")).to_have_count(1)
     expect(page.locator("#stage")).to_have_attribute("data-regions", "1", timeout=PATIENCE_MS)
     page.keyboard.press("c")
     expect(verdict).to_contain_text("Look again")
