@@ -190,7 +190,8 @@ def test_a_benchmark_is_frozen(story: Story) -> None:
 
 def test_a_detector_is_trained_and_promoted(story: Story) -> None:
     page = story.at("engineer", "/train?new=1")
-    page.get_by_label("Recipe").select_option(label="recipe cpu-smoke")
+    page.get_by_label("Recipe").select_option("recipe cpu-smoke")
+    expect(page.locator('[data-path="training.steps"] input')).to_have_value("6")
     page.locator('[data-path="training.name"] input').fill("second doctor")
     page.get_by_role("button", name="Start training").click()
     run_succeeds(page, WORKING_MS)
@@ -209,7 +210,8 @@ def test_a_generator_is_treated(story: Story) -> None:
     story.finished(page, "is registered.")
     page.get_by_role("button", name="Continue").click()
     page = story.at("engineer", "/treat?new=1")
-    page.get_by_label("Preset").select_option(label="recipe cpu-smoke")
+    page.get_by_label("Preset").select_option("recipe cpu-smoke")
+    expect(page.locator('[data-path="tuning.updates"] input')).to_have_value("2")
     choose_categories(page, "prompts", "hand, face", 2)
     choose_categories(page, "judge", "hand, face", 2)
     page.locator('[data-path="name"] input').fill("steadier hands")
