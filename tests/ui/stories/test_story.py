@@ -25,7 +25,7 @@ from tests.ui.stories.hands import (
     tab_count,
 )
 
-pytestmark = [pytest.mark.stories, pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stories, pytest.mark.browser, pytest.mark.timeout(3600)]
 
 PEOPLE = ("engineer", "curator", "annotator", "rater")
 IMAGES, SENT, REAL = 24, 14, 12
@@ -221,9 +221,12 @@ def test_a_generator_is_treated(story: Story, tmp_path: Path) -> None:
     page = story.at("engineer", "/treat?new=1")
     page.get_by_label("Preset").select_option("recipe cpu-smoke")
     expect(page.locator('[data-path="tuning.updates"] input')).to_have_value("2")
-    choose_categories(page, "prompts", "hand, face", 2)
-    choose_categories(page, "judge", "hand, face", 2)
+    choose_categories(page, "prompts", "hand, face", 4)
+    choose_categories(page, "judge", "hand", 2)
     page.locator('[data-path="name"] input').fill("steadier hands")
+    page.locator('[data-path="tuning.updates"] input').fill("8")
+    page.get_by_text("All settings").click()
+    page.locator('[data-path="tuning.learning_rate"] input').fill("5e-5")
     page.get_by_role("button", name="Start treatment").click()
     run_succeeds(page, WORKING_MS)
     expect(page.get_by_text("steadier hands").first).to_be_visible()
@@ -297,7 +300,9 @@ def test_a_round_runs_from_the_form(story: Story) -> None:
     expect(page.locator("#waiting")).to_contain_text("Waiting for annotators", timeout=WORKING_MS)
     label_all(story.at("annotator", "/annotate"))
     page = story.pages["engineer"]
-    expect(page.locator("h1 .state")).to_have_text("done", timeout=2 * WORKING_MS)
+    state = page.locator("h1 .state")
+    expect(state).to_have_text(re.compile("done|failed|cancelled"), timeout=2 * WORKING_MS)
+    expect(state).to_have_text("done")
     expect(page.locator(".timeline .stage.failed")).to_have_count(0)
 
 
