@@ -317,8 +317,8 @@ def real_images_check(workspace: Workspace) -> Check:
         text = f"{count} artifact-free images with captions for the offline regularisation."
         return Check(name="real images", verdict="good", text=text)
     text = (
-        "There are no real images with captions for the offline regularisation; import some (clinic import "
-        "--source real), or switch “offline” off."
+        "There are no real images with captions for the offline regularisation; import some, with source "
+        "“real”, or switch “offline” off."
     )
     return Check(name="real images", verdict="bad", text=text)
 

@@ -53,7 +53,9 @@ def _of_annotator(catalog: Catalog, name: str) -> list[Task]:
 def _of_curator(catalog: Catalog) -> list[Task]:
     labels, repairs = review_counts(catalog)["unreviewed"], count_of_repairs(catalog)["proposed"]
     return [
-        Task(count=labels, text=f"{_counted(labels, 'label')} to review", path="/curate?view=review&by=anyone"),
+        Task(
+            count=labels, text=f"{_counted(labels, 'label')} to review", path="/curate?view=review&by=anyone"
+        ),
         Task(count=repairs, text=f"{_counted(repairs, 'repair')} to decide", path="/curate?view=repairs"),
     ]
 

@@ -19,7 +19,7 @@ from tests.ui.browsing import FLAGS
 from tests.ui.views import View, alive, fill, views
 
 LOOKS = ("light", "dark", "phone")
-HEIGHT, GAP, TITLE = 330, 12, 18
+HEIGHT, GAP, TITLE = 400, 12, 18
 ROWS = 4
 QUALITY = 60
 

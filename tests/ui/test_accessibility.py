@@ -5,6 +5,7 @@ The whole walk over every view of every desk is `make test-views`.
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -18,6 +19,9 @@ from ui.server import background
 
 pytestmark = pytest.mark.browser
 
+ROOT = Path(__file__).resolve().parents[2]
+LARGEST = 150_000
+"""Bytes of a sheet of screenshots."""
 QUICK = ("home", "annotate", "curate-images", "train-new")
 
 
@@ -104,3 +108,14 @@ def test_a_phone_shows_where_one_is(visit: Visit, live: Live) -> None:
     for path in ("/rounds", "/study"):
         page.goto(live[0] + path)
         expect(page.locator(".clinic-bar nav [aria-current]")).to_be_in_viewport(ratio=1)
+
+
+def test_the_documentation_shows_every_sheet() -> None:
+    """`docs/views.md` names each sheet of screenshots, none of which is large, and every view is on one."""
+    page = (ROOT / "docs" / "views.md").read_text()
+    sheets = sorted((ROOT / "docs" / "images" / "views").glob("*.jpg"))
+    assert re.findall(r"\(images/views/([\w-]+\.jpg)\)", page) and sheets
+    assert sorted(re.findall(r"\(images/views/([\w-]+\.jpg)\)", page)) == [one.name for one in sheets]
+    assert all(one.stat().st_size <= LARGEST for one in sheets)
+    missing = [view.name for view in views("any") if f"`{view.name}`" not in page]
+    assert not missing, f"run python -m tests.ui.screenshots docs/images/views, and name {missing}"

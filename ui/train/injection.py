@@ -52,9 +52,7 @@ def injection_routes(workspace: Workspace) -> APIRouter:
 
     @routes.get("/samples/{kind}")
     @reads_blobs
-    def sample(
-        kind: InjectionKind, seed: Annotated[int, Query(ge=0)] = 0, images: Words = ""
-    ) -> Response:
+    def sample(kind: InjectionKind, seed: Annotated[int, Query(ge=0)] = 0, images: Words = "") -> Response:
         """Without content when no image that is tried shows this kind."""
         png = injection_sample(workspace, parse_query(images.split()), InjectionConfig(seed=seed), kind)
         if png is None:
