@@ -41,6 +41,7 @@ from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, 
 from ui.web.pages import STATIC, message_page
 from ui.web.sessions import SessionManager
 from ui.web.sign_in import auth_routes
+from ui.web.versions import VersionedPaths
 
 STATUS: dict[type[ClinicError], int] = {
     errors.NotFound: 404,
@@ -89,6 +90,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
         uploads=settings.max_upload_bytes,
     )
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
+    app.add_middleware(VersionedPaths)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)
     app.add_middleware(RequestLog)
