@@ -33,7 +33,6 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.desks import DESKS
-from ui.web.api_version import ApiVersion
 from ui.web.desk import Desk, Site, access_table, page_route
 from ui.web.gate import RETRY_SECONDS, UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
@@ -42,6 +41,7 @@ from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, 
 from ui.web.pages import STATIC, message_page
 from ui.web.sessions import SessionManager
 from ui.web.sign_in import auth_routes
+from ui.web.versions import ApiVersion, VersionedPaths
 
 STATUS: dict[type[ClinicError], int] = {
     errors.NotFound: 404,
@@ -90,6 +90,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
         uploads=settings.max_upload_bytes,
     )
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
+    app.add_middleware(VersionedPaths)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ApiVersion)
     app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)

@@ -17,7 +17,7 @@ from dataengine.errors import ClinicError
 API_VERSION = 1
 """The version of the API that this client speaks."""
 VERSION_HEADER = "Clinic-Version"
-BASE = "/api"
+BASE = f"/api/v{API_VERSION}"
 ATTEMPTS = 5
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 PATIENCE = 60.0

@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image as Picture
@@ -203,7 +204,10 @@ def test_a_client_of_another_version_is_told_so(
     client._transport._headers["Clinic-Version"] = "new"
     with pytest.raises(ApiError, match="is no version of the API"):
         client.whoami()
-    monkeypatch.setattr("ui.web.api_version.API_VERSION", 2)
+    answer = httpx.get(f"{live[0]}/api/v2/session", headers={"Authorization": "Bearer x"})
+    assert answer.status_code == 404 and answer.json()["error"].endswith("update the server")
+    assert answer.headers["Clinic-Version"] == "1"
+    monkeypatch.setattr("ui.web.versions.API_VERSION", 2)
     with pytest.raises(ApiError, match=r"version 1 of the API and http.* version 2; update this client"):
         clinic("curator").whoami()
 
