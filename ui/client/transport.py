@@ -211,6 +211,8 @@ def checked_url(url: str) -> str:
         raise ApiError('name the server: Clinic("https://clinic.example.org", token), or set CLINIC_URL')
     if not url.startswith(("http://", "https://")):
         raise ApiError(f"{url!r} is no address of a server; it begins with https:// or http://")
+    if "@" in url.split("/")[2]:
+        raise ApiError("leave user and password out of the address; a token takes their place")
     return url.rstrip("/")
 
 

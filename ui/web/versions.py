@@ -1,5 +1,4 @@
-"""The API's version: in addresses, where `/api/v1/…` is `/api/…`, and in a header of every answer and, from our
-clients, of every request."""
+"""The API's version: in addresses, where `/api/v1/…` is `/api/…`, and in a header of every answer."""
 
 import re
 

@@ -143,7 +143,12 @@ def test_an_id_leads_to_no_other_path(id: str) -> None:
 
 @pytest.mark.parametrize(
     ("url", "sentence"),
-    [("", "CLINIC_URL"), ("clinic.test", "begins with https"), ("ftp://x", "begins with https")],
+    [
+        ("http://ada:secret@clinic.test", "leave user and password out"),
+        ("", "CLINIC_URL"),
+        ("clinic.test", "begins with https"),
+        ("ftp://x", "begins with https"),
+    ],
 )
 def test_an_address_that_is_none(url: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLINIC_URL", raising=False)
