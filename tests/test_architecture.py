@@ -37,8 +37,8 @@ ORDER = {
     "storage": "addresses locations tables prompt_search migrations repositories engine catalog passwords "
     "accounts stores migrate workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
-    "ui": "config web client mcp runs home account importing annotate curate train treat rounds study admin "
-    "gradio label_studio desks server",
+    "ui": "config web client mcp runs home account reference importing annotate curate train treat rounds "
+    "study admin gradio label_studio desks server",
     "ui/client": "transport records jobs images annotation uploads training results clinic wheel",
     "ui/mcp": "pictures tools server",
     "ui/gradio": "values assets mask_editor wheel context runs tabs app desk space",

@@ -8,6 +8,7 @@ from ui.gradio.desk import DESK as GRADIO
 from ui.home.desk import DESK as HOME
 from ui.importing.desk import DESK as IMPORTING
 from ui.label_studio.desk import DESK as LABEL_STUDIO
+from ui.reference.desk import DESK as REFERENCE
 from ui.rounds.desk import DESK as ROUNDS
 from ui.runs.desk import DESK as RUNS
 from ui.study.desk import DESK as STUDY
@@ -28,5 +29,6 @@ DESKS: tuple[Desk, ...] = (
     ADMIN,
     RUNS,
     ACCOUNT,
+    REFERENCE,
     LABEL_STUDIO,
 )

@@ -33,18 +33,26 @@ from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.desks import DESKS
-from ui.web.api_version import ApiVersion
 from ui.web.connections import bounded_connections
 from ui.web.desk import Desk, Site, access_table, page_route
 from ui.web.gate import UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
 from ui.web.logs import log_to_file, logger
-from ui.web.middleware import BodyLimit, RETRY_SECONDS, RequestLog, ResponseHeaders, SameSite, SignInLine, is_loopback
+from ui.web.middleware import (
+    RETRY_SECONDS,
+    BodyLimit,
+    RequestLog,
+    ResponseHeaders,
+    SameSite,
+    SignInLine,
+    is_loopback,
+)
 from ui.web.oidc import check_sign_in, sign_on_routes
 from ui.web.pages import STATIC, message_page
 from ui.web.proxies import Forwarded, UnderPrefix, path_of
 from ui.web.sessions import SessionManager
 from ui.web.sign_in import auth_routes
+from ui.web.versions import ApiVersion, VersionedPaths
 
 STATUS: dict[type[ClinicError], int] = {
     errors.NotFound: 404,
@@ -98,6 +106,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     )
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
     app.add_middleware(SignInLine)
+    app.add_middleware(VersionedPaths)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ApiVersion)
     app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)

@@ -4,7 +4,16 @@ Ids are strings, times are seconds since the epoch, sizes are (height, width), s
 Random choices carry their seed. Records are independent of how and where they are stored.
 """
 
-from dataengine.records.accounts import ApiToken, AuditEvent, Endpoint, EndpointKind, Identity, ROLES, Session, User
+from dataengine.records.accounts import (
+    ROLES,
+    ApiToken,
+    AuditEvent,
+    Endpoint,
+    EndpointKind,
+    Identity,
+    Session,
+    User,
+)
 from dataengine.records.annotation import (
     Comment,
     Draft,

@@ -19,9 +19,9 @@ from typing import Any
 import anyio
 import httpx
 import numpy as np
-from pipelines.services.admin.tokens import create_token
 
 from dataengine.masks import pack_label_map
+from pipelines.services.admin.tokens import create_token
 from storage.accounts import create_user
 from storage.workspace import Workspace
 from tests.bench import harness
@@ -31,6 +31,7 @@ from tests.bench.web_server import server_process
 from tests.pipelines.rig import crew
 from tests.ui.world import REAL, settle
 from ui.client import Clinic
+from ui.client.transport import BASE
 
 SIDE, ANSWERS, TURNS = 512, 10, 20
 """Labels of one turn, and turns of each."""
@@ -112,7 +113,7 @@ def by_http(http: httpx.Client, packed: str) -> None:
 
 def bare_client(url: str, token: str) -> httpx.Client:
     """What a program without the client would use."""
-    return httpx.Client(base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {token}"}, timeout=60)
+    return httpx.Client(base_url=f"{url}{BASE}", headers={"Authorization": f"Bearer {token}"}, timeout=60)
 
 
 def token_of(workspace: Workspace, name: str, roles: list[str]) -> str:

@@ -1,10 +1,12 @@
 """The notebook of the client runs as it stands, with the sources of the client's wheel, on a live server."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
 
+from storage.workspace import Workspace
 from ui.client import wheel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,13 +19,18 @@ def test_it_is_stored_without_outputs() -> None:
 
 
 @pytest.mark.docs
-def test_it_runs(token: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_runs(
+    live: tuple[str, Workspace],
+    token_of: Callable[..., str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from nbclient import NotebookClient
 
     wheel.write_sources(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("CLINIC_URL", token[0])
-    monkeypatch.setenv("CLINIC_TOKEN", token[1])
+    monkeypatch.setenv("CLINIC_URL", live[0])
+    monkeypatch.setenv("CLINIC_TOKEN", token_of("admin", "annotator", "curator", "engineer"))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
     told = "".join(

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from storage.workspace import Workspace
 from ui.client import wheel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +34,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture
+def environment(live: tuple[str, Workspace], token_of: Callable[..., str]) -> dict[str, str]:
+    return {"CLINIC_URL": live[0], "CLINIC_TOKEN": token_of("curator")}
+
+
 def test_it_holds_one_package_and_asks_for_httpx_and_numpy(built: Path) -> None:
     with zipfile.ZipFile(built) as archive:
         names = archive.namelist()
@@ -52,27 +59,26 @@ def test_it_loads_nothing_of_the_clinic(built: Path, tmp_path: Path) -> None:
 
 
 def test_the_example_of_its_readme_is_three_lines_that_run(
-    built: Path, live_token: tuple[str, str], tmp_path: Path
+    built: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     text = (wheel.TEMPLATE / "README.md").read_text()
     example = text.split("```python\n")[1].split("```")[0]
     assert len(list(filter(None, example.splitlines()))) == 3
-    url, token = live_token
-    shown = run("-c", example, cwd=tmp_path, CLINIC_URL=url, CLINIC_TOKEN=token)
+    shown = run("-c", example, cwd=tmp_path, **environment)
     assert "a drawn hand, number 3" in shown
 
 
-def test_a_label_map_makes_the_round(built: Path, live_token: tuple[str, str], tmp_path: Path) -> None:
+def test_a_label_map_makes_the_round(built: Path, environment: dict[str, str], tmp_path: Path) -> None:
     code = (
         "import numpy as np; from clinic_client import Clinic, MaskRefused\n"
         "with Clinic() as clinic:\n"
         "    image = next(clinic.images.list())\n"
         "    labels = np.zeros((image.height, image.width), np.uint8); labels[3:9, 4:20] = 1\n"
         "    revision = clinic.labels.put(image.id, labels)\n"
-        "    print(revision, (clinic.labels.get(image.id) == labels).all(), clinic.images.map(image.id).dtype)\n"
+        "    same = (clinic.labels.get(image.id) == labels).all()\n"
+        "    print(revision, same, clinic.images.map(image.id).dtype)\n"
         "    try: clinic.labels.put(image.id, labels[1:])\n"
         "    except MaskRefused as error: print(error)\n"
     )
-    url, token = live_token
-    shown = run("-c", code, cwd=tmp_path, CLINIC_URL=url, CLINIC_TOKEN=token)
+    shown = run("-c", code, cwd=tmp_path, **environment)
     assert shown.startswith("1 True uint8\nlabel map is (63, 64)")

@@ -7,8 +7,7 @@ import base64
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.openapi.utils import get_openapi
+from fastapi import APIRouter, Query, Response
 
 from dataengine.records import Draft, Image, Label, component_threshold_of, now
 from pipelines.services.agreement import packed_label_map_of
@@ -57,13 +56,12 @@ from ui.annotate.schemas import (
 from ui.annotate.triage import triage_routes
 from ui.config import ServerConfig
 from ui.web.access import CURATORS, may
-from ui.web.errors import ERRORS, Problem
-from ui.web.images import image_routes
-from ui.web.sessions import Person, SignedIn
+from ui.web.errors import ERRORS
+from ui.web.sessions import Person
 
 
 def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter:
-    """The routes under /api/annotate, and their description together with that of the shared /api/images."""
+    """The routes under /api/annotate."""
     routes = APIRouter(prefix="/api")
     routes.include_router(lease_routes(workspace, 60 * settings.lease_minutes))
     routes.include_router(answer_routes(workspace))
@@ -74,26 +72,7 @@ def annotation_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter
     everything.include_router(triage_routes(workspace, 60 * settings.lease_minutes))
     everything.include_router(assist_routes(workspace))
     everything.include_router(opinion_routes(workspace))
-    described = APIRouter()
-    described.include_router(everything)
-    described.include_router(image_routes(workspace))
-
-    @everything.get("/api/openapi.json", include_in_schema=False)
-    def description(request: Request, person: SignedIn) -> dict[str, Any]:
-        return describe_api(described)
-
     return everything
-
-
-def describe_api(routes: APIRouter) -> dict[str, Any]:
-    """OpenAPI of the annotation API."""
-    found = get_openapi(title="Artifact Clinic: annotation", version="1", routes=routes.routes)
-    components = found.setdefault("components", {})
-    components.setdefault("schemas", {})["Problem"] = Problem.model_json_schema()
-    components["securitySchemes"] = {
-        "session": {"type": "apiKey", "in": "cookie", "name": "clinic_session_PORT"}
-    }
-    return found
 
 
 def lease_routes(workspace: Workspace, lease_seconds: float) -> APIRouter:

@@ -17,7 +17,7 @@ from dataengine.errors import ClinicError
 API_VERSION = 1
 """The version of the API that this client speaks."""
 VERSION_HEADER = "Clinic-Version"
-BASE = "/api"
+BASE = f"/api/v{API_VERSION}"
 ATTEMPTS = 5
 FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 PATIENCE = 60.0
@@ -211,6 +211,8 @@ def checked_url(url: str) -> str:
         raise ApiError('name the server: Clinic("https://clinic.example.org", token), or set CLINIC_URL')
     if not url.startswith(("http://", "https://")):
         raise ApiError(f"{url!r} is no address of a server; it begins with https:// or http://")
+    if "@" in url.split("/")[2]:
+        raise ApiError("leave user and password out of the address; a token takes their place")
     return url.rstrip("/")
 
 

@@ -18,7 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from dataengine.errors import AccessDenied, ClinicError
-from dataengine.records import ApiToken, AuditEvent, ROLES, User, digest, now
+from dataengine.records import ROLES, ApiToken, AuditEvent, User, digest, now
 from storage import accounts
 from storage.workspace import Workspace
 from ui.config import ServerConfig

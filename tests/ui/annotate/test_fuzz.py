@@ -18,7 +18,7 @@ REQUESTS = int(os.environ.get("CLINIC_FUZZ_REQUESTS", "80"))
 """A share of the suite's time; CLINIC_FUZZ_REQUESTS=5000 is the long form."""
 SEED = int(os.environ.get("CLINIC_FUZZ_SEED", "0"))
 """Other seeds ask for other things, so that a long form can be run in pieces."""
-ABSENT_SERVICE = ("/api/annotate/assist", 503)
+ABSENT_SERVICE = ("/api/v1/annotate/assist", 503)
 
 
 @pytest.mark.slow
@@ -28,6 +28,10 @@ def test_no_request_from_the_description_breaks_the_server(
 ) -> None:
     client = client_of("curator", raise_server_exceptions=False)
     description = client.get("/api/openapi.json").json()
+    annotation = ("/api/v1/annotate/", "/api/v1/images/")
+    description["paths"] = {
+        path: one for path, one in description["paths"].items() if path.startswith(annotation)
+    }
     schema = schemathesis.openapi.from_dict(description)
     operations = [found.ok() for found in schema.get_all_operations()]
     cases = st.one_of(

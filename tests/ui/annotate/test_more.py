@@ -211,9 +211,8 @@ def test_an_image_that_vanished_from_the_store_is_a_clear_answer(
 
 def test_the_description_names_every_route(client_of: Clients) -> None:
     described = client_of("annotator").get("/api/openapi.json").json()
-    paths = {f"/api/annotate/{name}" for name in ("next", "submit", "draft", "skip", "previous", "mine")}
+    paths = {f"/api/v1/annotate/{name}" for name in ("next", "submit", "draft", "skip", "previous", "mine")}
     assert paths <= set(described["paths"]) and described["components"]["schemas"]["Annotation"]
-    assert client_of().get("/api/openapi.json").status_code == 401
 
 
 def test_scores_are_not_for_those_who_earn_them(workspace: Workspace) -> None:

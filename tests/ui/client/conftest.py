@@ -2,30 +2,36 @@
 
 from collections.abc import Callable, Iterator
 
-import httpx
 import pytest
 
-from tests.ui.conftest import PASSWORD
+from pipelines.services.admin.tokens import create_token
+from storage.workspace import Workspace
 from ui.client import Clinic
 
 
-def clinic_as(url: str, name: str) -> Clinic:
-    """A client that is signed in as somebody."""
-    http = httpx.Client(timeout=30)
-    csrf = http.post(f"{url}/api/login", json={"name": name, "password": PASSWORD}).json()["csrf"]
-    http.headers["X-Clinic-CSRF"] = csrf
-    return Clinic(url, "", http=http)
+@pytest.fixture(scope="module")
+def token_of(live: tuple[str, Workspace], request: pytest.FixtureRequest) -> Callable[..., str]:
+    """API tokens of the live server: of an account, with its role or others."""
+    made: dict[tuple[str, ...], str] = {}
+
+    def token(name: str, *roles: str) -> str:
+        if (name, *roles) not in made:
+            title = f"{request.node.name[-30:]} {len(made)}"
+            made[name, *roles] = create_token(live[1], name, title, roles or (name,), 1, "test")[0]
+        return made[name, *roles]
+
+    return token
 
 
 @pytest.fixture
-def clinic(live: tuple[str, object]) -> Iterator[Callable[[str], Clinic]]:
+def clinic(live: tuple[str, Workspace], token_of: Callable[..., str]) -> Iterator[Callable[..., Clinic]]:
     """Clients of the live server."""
     made: list[Clinic] = []
 
-    def signed_in(name: str) -> Clinic:
-        made.append(clinic_as(live[0], name))
+    def client(name: str, *roles: str) -> Clinic:
+        made.append(Clinic(live[0], token_of(name, *roles)))
         return made[-1]
 
-    yield signed_in
+    yield client
     for one in made:
         one.close()

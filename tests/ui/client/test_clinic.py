@@ -4,17 +4,19 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image as Picture
 
 from dataengine.records import Job, Snapshot
+from pipelines.services.admin.tokens import create_token, revoke_token
 from storage.workspace import Workspace
 from tests.ui.conftest import SIDE, png
 from ui.client import ApiError, Clinic, ClinicError, MaskRefused
 from ui.client import images as client_images
 
-Clients = Callable[[str], Clinic]
+Clients = Callable[..., Clinic]
 PIECE = 2**16
 
 
@@ -166,9 +168,48 @@ def test_jobs_are_waited_for(clinic: Clients, live: tuple[str, Workspace]) -> No
 
 
 def test_a_role_does_not_suffice(clinic: Clients) -> None:
-    with pytest.raises(ApiError, match="You need the engineer or admin role") as refused:
+    with pytest.raises(ApiError, match="needs an API token with the engineer or admin role") as refused:
         clinic("annotator").detectors.list()
     assert refused.value.status == 403 and isinstance(refused.value, ClinicError)
+
+
+def test_tokens_that_do_not_suffice(live: tuple[str, Workspace], token_of: Callable[..., str]) -> None:
+    right = token_of("curator")
+    expired = create_token(live[1], "curator", "revoked soon", ["curator"], 1, "test")
+    revoke_token(live[1], expired[1].id, "test")
+    foreign = "clinic_00000000_00000000_" + right[-43:]
+    for token, sentence in (
+        ("", "sign in first"),
+        ("clinic_x", "malformed"),
+        (right[:-1] + ("A" if right[-1] != "A" else "B"), "unknown"),
+        (foreign, "another clinic's"),
+        (expired[0], "revoked"),
+    ):
+        with Clinic(live[0], token) as clinic, pytest.raises(ApiError, match=sentence) as refused:
+            clinic.whoami()
+        assert refused.value.status == 401
+
+
+def test_a_client_of_another_version_is_told_so(
+    live: tuple[str, Workspace], clinic: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version, older in (("0", "client"), ("2", "server")):
+        client = clinic("curator")
+        client._transport._headers["Clinic-Version"] = version
+        with pytest.raises(
+            ApiError, match=f"speaks version {version} .* version 1; update the {older}"
+        ) as told:
+            client.whoami()
+        assert told.value.status == 400
+    client._transport._headers["Clinic-Version"] = "new"
+    with pytest.raises(ApiError, match="is no version of the API"):
+        client.whoami()
+    answer = httpx.get(f"{live[0]}/api/v2/session", headers={"Authorization": "Bearer x"})
+    assert answer.status_code == 404 and answer.json()["error"].endswith("update the server")
+    assert answer.headers["Clinic-Version"] == "1"
+    monkeypatch.setattr("ui.web.versions.API_VERSION", 2)
+    with pytest.raises(ApiError, match=r"version 1 of the API and http.* version 2; update this client"):
+        clinic("curator").whoami()
 
 
 def test_files_and_folders_are_uploaded(clinic: Clients, tmp_path: Path) -> None:

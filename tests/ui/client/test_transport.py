@@ -8,7 +8,7 @@ import pytest
 
 from ui.client import ApiError, Clinic
 from ui.client.transport import API_VERSION, Transport
-from ui.web import api_version
+from ui.web import versions
 
 Answers = list[httpx.Response | Exception]
 URL = "http://clinic.test"
@@ -41,7 +41,7 @@ def failing(status: int, **headers: str) -> httpx.Response:
 
 
 def test_client_and_server_agree_on_the_version() -> None:
-    assert API_VERSION == api_version.API_VERSION
+    assert API_VERSION == versions.API_VERSION
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
@@ -143,7 +143,12 @@ def test_an_id_leads_to_no_other_path(id: str) -> None:
 
 @pytest.mark.parametrize(
     ("url", "sentence"),
-    [("", "CLINIC_URL"), ("clinic.test", "begins with https"), ("ftp://x", "begins with https")],
+    [
+        ("http://ada:secret@clinic.test", "leave user and password out"),
+        ("", "CLINIC_URL"),
+        ("clinic.test", "begins with https"),
+        ("ftp://x", "begins with https"),
+    ],
 )
 def test_an_address_that_is_none(url: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLINIC_URL", raising=False)

@@ -12,12 +12,12 @@ from fastmcp import Client
 from PIL import Image as Picture
 
 from storage.workspace import Workspace
-from tests.ui.client.conftest import clinic
+from tests.ui.client.conftest import clinic, token_of
 from ui.client import Clinic
 from ui.mcp.server import build_server
 from ui.mcp.tools import Tools
 
-__all__ = ["clinic"]
+__all__ = ["clinic", "token_of"]
 
 Clients = Callable[[str], Clinic]
 Answer = tuple[dict[str, Any], list[Any]]
@@ -152,8 +152,9 @@ def test_what_cannot_be_done_is_said_in_one_sentence(
 
 def test_calls_beyond_the_scope(clinic: Clients) -> None:
     for name in ("start_training", "list_detectors", "list_generators", "list_runs"):
-        assert "engineer or admin role" in refusal(clinic("curator"), name)
-    assert "curator" in refusal(clinic("annotator"), "search_images")
+        said = refusal(clinic("admin", "curator"), name)
+        assert said == "this needs an API token with the engineer or admin role, and this one has curator"
+    assert "API token with the curator" in refusal(clinic("annotator"), "search_images")
     for function in Tools(lambda: clinic("admin")).changing:
         name = function.__name__
         assert refusal(clinic("admin"), name, False) == (

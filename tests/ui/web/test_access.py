@@ -30,7 +30,6 @@ MATRIX = {
     "/api/logout": EVERYONE,
     "/api/session": EVERYONE,
     "/classes.css": EVERYONE,
-    "/api/openapi.json": EVERYONE,
     "/annotate": {"annotator", "curator", "admin"},
     "/api/annotate": {"annotator", "curator", "admin"},
     "/api/annotate/gold": {"curator", "admin"},
@@ -61,7 +60,10 @@ MATRIX = {
     "/account": EVERYONE,
     "/api/account": EVERYONE,
 }
-OPEN = {"/healthz", "/readyz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"}
+OPEN = {
+    *("/healthz", "/readyz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"),
+    *("/api/docs", "/api/openapi.json"),
+}
 OWN_SECRET = ("/login", "/label-studio/", "/join")
 """Open to everybody who knows a password or a secret, which the route itself asks for."""
 JUDGING = {

@@ -1,4 +1,6 @@
-"""The version of the JSON API, in a header of every answer and, from our clients, of every request."""
+"""The API's version: in addresses, where `/api/v1/…` is `/api/…`, and in a header of every answer."""
+
+import re
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -7,7 +9,24 @@ from ui.web.middleware import refused
 
 API_VERSION = 1
 """Raised when a client that was written before would misunderstand an answer."""
+API = "/api"
+VERSION = f"v{API_VERSION}"
+VERSIONED = f"{API}/{VERSION}"
 VERSION_HEADER = "Clinic-Version"
+OTHER = re.compile(rf"{API}/v([0-9]{{1,5}})(?:/|$)")
+
+
+class VersionedPaths:
+    """What follows sees the path without the version, so that roles, limits and routes are stated once."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(f"{VERSIONED}/"):
+            scope["path"] = API + scope["path"].removeprefix(VERSIONED)
+            scope["raw_path"] = scope.get("raw_path", b"").replace(VERSIONED.encode(), API.encode(), 1)
+        await self.app(scope, receive, send)
 
 
 class ApiVersion:
@@ -17,7 +36,7 @@ class ApiVersion:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/api/"):
+        if scope["type"] != "http" or not scope["path"].startswith(f"{API}/"):
             await self.app(scope, receive, send)
             return
 
@@ -27,7 +46,12 @@ class ApiVersion:
             await send(message)
 
         spoken = Headers(scope=scope).get(VERSION_HEADER, str(API_VERSION))
-        answer = self.app if spoken == str(API_VERSION) else refused(400, other_version(spoken))
+        asked = OTHER.match(scope["path"])
+        answer = self.app
+        if spoken != str(API_VERSION):
+            answer = refused(400, other_version(spoken))
+        elif asked is not None and int(asked[1]) != API_VERSION:
+            answer = refused(404, other_version(asked[1]))
         await answer(scope, receive, with_version)
 
 

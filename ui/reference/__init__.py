@@ -1,0 +1,1 @@
+"""The public description of the API, and its page."""
