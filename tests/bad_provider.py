@@ -19,11 +19,21 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import httpx
+from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from pipelines.services.sign_on.config import SignOnConfig
+from storage.workspace import Workspace
+from ui.config import ServerConfig
+from ui.server import create_app
+
 CLIENT = "clinic"
 SECRET = "s3cr3t-of-the-client"
+BROWSER = "http://127.0.0.1:7860"
+"""The address of the clinic's server in the browser."""
+GROUPS: Any = {"drawers": ("annotator",), "leads": ("curator", "admin")}
 SLOW_SECONDS = 1.5
 """More than the tests' `timeout_seconds`."""
 
@@ -312,3 +322,37 @@ def reply(
 def hang_up(request: BaseHTTPRequestHandler) -> None:
     """End the connection without an answer."""
     request.close_connection = True
+
+
+# ---- the browser, at the clinic's server ------------------------------------------------------------------
+
+
+def config_of(issuer: str, **changes: Any) -> SignOnConfig:
+    plain = {"client_id": CLIENT, "name": "Corp", "roles_by_group": GROUPS, "timeout_seconds": 5.0}
+    return SignOnConfig(issuer=issuer, **(plain | changes))
+
+
+def client_of(workspace: Workspace, config: SignOnConfig, **settings: Any) -> TestClient:
+    app = create_app(workspace, ServerConfig(desks=False, oidc=config, **settings))
+    return TestClient(app, base_url=BROWSER, follow_redirects=False)
+
+
+def begin(client: TestClient, next: str = "/") -> str:
+    """The address of the provider that the browser is sent to."""
+    answer = client.get("/login/sso", params={"next": next})
+    assert answer.status_code == 303, answer.text
+    return str(answer.headers["location"])
+
+
+def come_back(client: TestClient, url: str) -> httpx.Response:
+    return client.get(
+        url.removeprefix(BROWSER), headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    )
+
+
+def signed_in(client: TestClient, provider: BadProvider, next: str = "/") -> httpx.Response:
+    return come_back(client, provider.sign_in(begin(client, next)))
+
+
+def who(client: TestClient) -> Any:
+    return client.get("/api/session").json()

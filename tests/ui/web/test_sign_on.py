@@ -13,17 +13,24 @@ from fastapi.testclient import TestClient
 
 from dataengine.errors import ConfigRefused
 from pipelines.services.sign_on import provider as provider_module
-from pipelines.services.sign_on.config import SignOnConfig
 from pipelines.services.sign_on.provider import SECRET, SECRET_FILE, Provider, read_secret
 from storage.accounts import create_user, set_active
 from storage.workspace import Workspace
 from tests import bad_provider
-from tests.bad_provider import CLIENT, FAULTS, BadProvider
+from tests.bad_provider import (
+    FAULTS,
+    BadProvider,
+    begin,
+    client_of,
+    come_back,
+    config_of,
+    signed_in,
+    who,
+)
 from tests.ui.conftest import ORIGIN, PASSWORD
 from ui.config import ServerConfig
 from ui.server import create_app
 
-GROUPS: Any = {"drawers": ("annotator",), "leads": ("curator", "admin")}
 COOKIE = "clinic_session_7860"
 
 
@@ -40,37 +47,6 @@ def provider(shared: BadProvider, monkeypatch: pytest.MonkeyPatch) -> BadProvide
     shared.fault, shared.requests = "", []
     shared.claims = {"sub": "anna-1", "preferred_username": "anna", "groups": ["drawers"]}
     return shared
-
-
-def config_of(issuer: str, **changes: Any) -> SignOnConfig:
-    plain = {"client_id": CLIENT, "name": "Corp", "roles_by_group": GROUPS, "timeout_seconds": 5.0}
-    return SignOnConfig(issuer=issuer, **(plain | changes))
-
-
-def client_of(workspace: Workspace, config: SignOnConfig, **settings: Any) -> TestClient:
-    app = create_app(workspace, ServerConfig(desks=False, oidc=config, **settings))
-    return TestClient(app, base_url=ORIGIN, follow_redirects=False)
-
-
-def begin(client: TestClient, next: str = "/") -> str:
-    """The address of the provider that the browser is sent to."""
-    answer = client.get("/login/sso", params={"next": next})
-    assert answer.status_code == 303, answer.text
-    return str(answer.headers["location"])
-
-
-def come_back(client: TestClient, url: str) -> httpx.Response:
-    return client.get(
-        url.removeprefix(ORIGIN), headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    )
-
-
-def signed_in(client: TestClient, provider: BadProvider, next: str = "/") -> httpx.Response:
-    return come_back(client, provider.sign_in(begin(client, next)))
-
-
-def who(client: TestClient) -> Any:
-    return client.get("/api/session").json()
 
 
 def test_a_real_provider_lets_a_person_in_and_out(
