@@ -86,7 +86,8 @@ def sign_on_routes(site: "Site") -> APIRouter:
         text = str(error)
         reason = f"{text} ({error.__cause__})" if error.__cause__ else text
         logger.warning("sign-on failed", extra={"path": request.url.path, "reason": reason})
-        return sign_on_failed_page(f"{text[:1].upper()}{text[1:]}.", target, status)
+        end = "" if text.endswith("?") else "."
+        return sign_on_failed_page(f"{text[:1].upper()}{text[1:]}{end}", target, status)
 
     def begun(request: Request) -> dict[str, Any]:
         """What the cookie keeps. Raises `AccessDenied` unless it belongs to the state that comes back."""

@@ -221,7 +221,7 @@ class Provider:
                 )
             except AuthlibBaseError as error:
                 raise AccessDenied(
-                    f"{self.config.name} did not accept this sign-in ({word_of(error.error)}); please try again"
+                    f"{self.config.name} did not accept this sign-in ({word_of(error.error)}); please retry"
                 ) from error
         return token
 
@@ -242,10 +242,7 @@ class Provider:
         with translating_errors(self.config.name), self._client() as client:
             response = client.request(method, url, withhold_token=True, **options)
             if response.status_code != 200:
-                raise ServiceAbsent(
-                    f"{self.config.name} answers {response.status_code} to a request of this server; please "
-                    "try again later, or ask an admin"
-                )
+                raise ServiceAbsent(refusal(self.config.name, response.status_code))
             found = json.loads(response.content)
         if not isinstance(found, dict):
             raise ServiceAbsent(f"{self.config.name} answers something else than a JSON object; ask an admin")
@@ -273,6 +270,11 @@ class Provider:
         return "client_secret_post" if "client_secret_basic" not in offered else "client_secret_basic"
 
 
+def refusal(name: str, status: int) -> str:
+    """The sentence for an HTTP status that is none of success."""
+    return f"{name} answers {status} to a request of this server; please try again later, or ask an admin"
+
+
 def word_of(error: object) -> str:
     """The code of an OAuth error, if it is one: no other words of a provider are repeated."""
     return str(error) if re.fullmatch("[a-z_]{1,40}", str(error)) else "an error"
@@ -283,6 +285,8 @@ def translating_errors(name: str) -> Iterator[None]:
     """Turn what can go wrong with a request to the provider of that name into `ServiceAbsent`."""
     try:
         yield
+    except httpx2.HTTPStatusError as error:
+        raise ServiceAbsent(refusal(name, error.response.status_code)) from error
     except (httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError) as error:
         raise ServiceAbsent(
             f"{name} does not answer ({type(error).__name__}); please try again later"

@@ -30,7 +30,6 @@ CLAIMS = {
     "nonce": "belongs to another sign-in",
     "nbf": "is not valid yet; are the clocks right?",
     "iat": "is from the future; are the clocks right?",
-    "exp": "has expired; are the clocks right?",
     "sub": "names nobody",
     "at_hash": "belongs to another access token",
 }
@@ -78,7 +77,7 @@ def checked_claims(
     try:
         CodeIDToken(decoded.claims, decoded.header, options, known).validate(leeway=int(leeway))
     except ExpiredTokenError:
-        raise AccessDenied(f"the ID token of {provider} {CLAIMS['exp']}") from None
+        raise AccessDenied(f"the ID token of {provider} has expired; are the clocks right?") from None
     except MissingClaimError as error:
         raise AccessDenied(f"the ID token of {provider} lacks the claim {error.claim!r}") from None
     except ClaimError as error:
