@@ -18,6 +18,8 @@ from storage.workspace import Workspace
 
 DATA = DemoDataConfig(clean=60, previous=24, validation=12, benchmark=12, benchmark_clean=6)
 TO_LABEL = 20
+SEEDS = 2
+"""Images of each prompt; with one, the hard categories would hold fewer than ten to label."""
 
 
 def begin_first_round(workspace: Workspace) -> None:
@@ -33,6 +35,7 @@ def recipe() -> dict[str, Any]:
     """The smallest round, with images drawn as well as the demo's; people train and treat by themselves."""
     settings = recipes.cpu_smoke().model_dump(mode="json") | {"parts": ["detector"]}
     settings["generate"]["sampling"] = recipes.demo().generate.sampling.model_dump(mode="json")
+    settings["generate"]["seeds_per_prompt"] = settings["write_prompts"]["seeds_per_prompt"] = SEEDS
     settings["mine"]["budget"] = TO_LABEL
     return settings
 
