@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
+from typing import Any
 from urllib.parse import urlsplit
 
 from playwright.sync_api import Browser, Error, Page, Response, expect
@@ -17,7 +18,7 @@ from tests.ui.conftest import png
 
 READY_MS = 90_000
 GRADIO = ("/admin", "/gradio")
-SENDING = {
+SENDING: dict[str, tuple[str, dict[str, Any] | None]] = {
     "/annotate": ("/api/annotate/tour", {}),
     "/curate": ("/api/curate/views", {"name": "walk NUMBER", "query": {}, "shared": False}),
     "/import": ("/api/import/uploads", {"total": 1}),

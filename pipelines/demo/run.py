@@ -191,12 +191,14 @@ def annotate(
 def open_accounts(workspace: Workspace) -> dict[str, str]:
     """Create fresh accounts for the simulated annotators; returns passwords by name."""
     from storage import accounts
+    from storage.passwords import hash_password
 
     close_accounts(workspace)
     passwords = {name: secrets.token_urlsafe(16) for name in PEOPLE}
+    hashes = {name: hash_password(password) for name, password in passwords.items()}
     with workspace.catalog() as catalog:
-        for name, password in passwords.items():
-            accounts.create_user(catalog, name, password, ("annotator",), "demo")
+        for name, password_hash in hashes.items():
+            accounts.create_user(catalog, name, password_hash, ("annotator",), "demo")
         catalog.commit()
     return passwords
 

@@ -243,7 +243,7 @@ def drafts(url: str, workspace: Workspace, count: int) -> None:
     """Small drafts of a large image, from a person whose password is known to strangers."""
     person = Annotator(url, PEOPLE[1])
     with workspace.catalog(read_only=True) as catalog:
-        image = next(one.id for one in catalog.images.list() if one.height == LARGE)
+        image = next(one.id for one in catalog.images.find() if one.height == LARGE)
     person.client.get("/api/annotate/next", params={"prefer": image}).raise_for_status()
     drawn = np.zeros((LARGE, LARGE), np.uint8)
     drawn[::2, :: LARGE // 4] = 1

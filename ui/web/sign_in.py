@@ -130,15 +130,16 @@ def auth_routes(site: Site) -> APIRouter:
     ) -> Response:
         secure = session_manager.is_secure(request.headers)
         nonce = request.cookies.get(form_cookie(request.headers, secure), "")
-        again = partial(run_in_threadpool, form, request, next)
         if not nonce or not hmac.compare_digest(
             form_token.encode(), session_manager.form_token(nonce).encode()
         ):
-            return await again("This form has expired. Please try again.", 403, name)
+            return await run_in_threadpool(
+                form, request, next, "This form has expired. Please try again.", 403, name
+            )
         try:
             person = await signed_in(request, name, password)
         except AccessDenied as error:
-            return await again(str(error).capitalize() + ".", 403, name)
+            return await run_in_threadpool(form, request, next, str(error).capitalize() + ".", 403, name)
         answer = RedirectResponse(safe_target(next, site.desks), 303)
         session_manager.create_session(request.headers, answer, person)
         session_manager.remember_device(request.headers, answer, person.name)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from posixpath import normpath
 
 import pytest
 from fastapi.testclient import TestClient
@@ -11,7 +12,7 @@ from jinja2 import UndefinedError
 from dataengine.masks import PALETTE
 from ui.desks import DESKS
 from ui.web.desk import Desk
-from ui.web.pages import STATIC, login_page, message_page, render
+from ui.web.pages import STATIC, UI, login_page, message_page, render
 
 PAGES = [desk for desk in DESKS if desk.path and desk.mount_gradio is None]
 MARKUP = '<b onclick="x">\'&'
@@ -46,7 +47,8 @@ def test_every_module_that_a_script_imports_is_served(client_of: Callable[..., T
     for script in Path(STATIC.parents[1]).glob("*/static/*.js"):
         folder = "" if script.parent == STATIC else f"{script.parents[1].name}/"
         for name in re.findall(r'from "([^"]+\.js)"', script.read_text()):
-            address = name if name.startswith("/") else f"/static/{folder}{name.removeprefix('./')}"
+            address = normpath(f"/static/{folder}{name}")
+            assert name.startswith(".") and address.startswith("/static/")
             assert client.get(address).status_code == 200, f"{script.name} imports {name}"
             checked += 1
     assert checked > 80
@@ -55,3 +57,19 @@ def test_every_module_that_a_script_imports_is_served(client_of: Callable[..., T
 def test_the_class_colours_are_those_of_the_masks() -> None:
     found = re.findall(r"--class-\d: #(\w{6});", (STATIC / "style.css").read_text())
     assert [tuple(bytes.fromhex(one)) for one in found] == list(PALETTE)
+
+
+OWN_FILES = [path for path in sorted(UI.rglob("*")) if path.suffix in (".html", ".js", ".css", ".py")]
+ABSOLUTE = re.compile(
+    r"""(?:href|src|action)="/(?!/)|from "/static|import\("/|fetch\(["`]/|\]\(/[a-z]|url\(["']?/[a-z]"""
+    r"""|location\.(?:assign|replace)\(["`]/|\.(?:src|href) = ["`]/|new (?:Worker|EventSource)\(["`]/"""
+)
+
+
+def test_no_page_or_script_forgets_the_sub_path() -> None:
+    sources = {path: path.read_text(encoding="utf-8") for path in OWN_FILES if "vendor" not in path.parts}
+    assert len(sources) > 150
+    found = [f"{path}: {one[0]}" for path, text in sources.items() for one in ABSOLUTE.finditer(text)]
+    assert not found
+    for forgotten in ('<a href="/curate">', 'import { h } from "/static/dom.js"', "fetch(`/api/x`)"):
+        assert ABSOLUTE.search(forgotten)

@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from http.cookiejar import CookieJar
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from httpx import Response
 
 from dataengine.errors import ConfigRefused
 from pipelines.services.admin import users
@@ -123,11 +123,11 @@ def test_closing_an_account_and_changing_roles_act_at_once(client_of: Clients, w
     assert changed.get("/api/annotate/next").status_code == 403
 
 
-def wrong(client: TestClient, name: str) -> Response:
+def wrong(client: TestClient, name: str) -> Any:
     return client.post("/api/login", json={"name": name, "password": "wrong"})
 
 
-def right(client: TestClient, name: str = "annotator") -> Response:
+def right(client: TestClient, name: str = "annotator") -> Any:
     return client.post("/api/login", json={"name": name, "password": PASSWORD})
 
 
