@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataengine.errors import Corrupt, NotFound, WorkspaceUnusable
-from storage.stores.blobs import Blobs, writing
+from storage.stores.blobs import CHUNK, Blobs, writing
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -69,6 +69,20 @@ def test_files_go_in_and_out_by_pieces(blobs: Blobs, tmp_path: Path) -> None:
     assert blobs.put_file(source) == name == hashlib.sha256(source.read_bytes()).hexdigest()
     blobs.fetch(name, tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == source.read_bytes()
+
+
+def test_a_blob_is_read_in_parts_and_its_last_part_is_checked(blobs: Blobs) -> None:
+    data = os.urandom(2 * CHUNK + 5)
+    name = blobs.put(data)
+    parts = list(blobs.chunks(name))
+    assert b"".join(parts) == data and max(map(len, parts)) <= CHUNK
+    overwrite(blobs, name, data[:-1] + bytes([data[-1] ^ 1]))
+    damaged = blobs.chunks(name)
+    with pytest.raises(Corrupt, match=name):
+        assert sum(len(part) for part in damaged) < len(data)
+    blobs.delete(name)
+    with pytest.raises(NotFound, match=name):
+        next(blobs.chunks(name))
 
 
 def test_a_name_is_never_a_path(blobs: Blobs) -> None:
