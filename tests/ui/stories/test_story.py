@@ -237,7 +237,7 @@ def test_a_generator_is_treated(story: Story, tmp_path: Path) -> None:
 
 def test_a_study_is_judged_to_its_end(story: Story) -> None:
     page = story.at("engineer", "/treat")
-    page.get_by_role("link", name="steadier hands").click()
+    page.locator("td a", has_text="steadier hands").click()
     page.get_by_role("link", name="Start a study").click()
     page.get_by_label("Study name").fill("Steadier hands?")
     page.get_by_label("Raters per pair").fill("2")
