@@ -90,7 +90,7 @@ test-gradio: setup ## a whole small round on the Gradio app: in a browser, and t
 test-space: setup ## a Space's folder in a fresh environment with its own requirements (6 GB)
 	$(BIN)/python -m pytest -m space tests/ui/gradio
 
-test-stories: setup   ## one story of all roles in a browser, from an empty workspace on
+test-stories: setup   ## one story of all roles in a browser, from an empty workspace to a finished study and a round
 	$(BIN)/python -m pytest -m stories tests/ui/stories
 
 lessons: setup   ## draw the practice and guideline pictures of the annotation page again
