@@ -105,7 +105,7 @@ test-space: setup ## a Space's folder in a fresh environment with its own requir
 test-proxies: setup   ## every page of every role in a browser behind nginx and Caddy, at / and /clinic/, http and https
 	$(BIN)/python -m pytest -m proxies tests/ui/test_behind_proxies.py
 
-test-stories: setup   ## one story of all roles in a browser, from an empty workspace on
+test-stories: setup   ## one story of all roles in a browser, from an empty workspace to a finished study and a round
 	$(BIN)/python -m pytest -m stories tests/ui/stories
 
 lessons: setup   ## draw the practice and guideline pictures of the annotation page again

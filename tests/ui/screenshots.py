@@ -3,9 +3,9 @@
 `python -m tests.ui.screenshots docs/images/views` draws all of them again, one sheet a desk.
 """
 
+import io
 import sys
 import tempfile
-from itertools import groupby
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -21,7 +21,12 @@ from tests.ui.views import View, alive, fill, views
 LOOKS = ("light", "dark", "phone")
 HEIGHT, GAP, TITLE = 400, 12, 18
 ROWS = 4
-QUALITY = 60
+QUALITIES = range(60, 20, -5)
+LARGEST = 150_000
+"""Bytes of a sheet: the highest quality that fits is taken."""
+DESKS = ("annotate", "curate", "train", "treat", "rounds", "study", "admin", "gradio")
+OTHERS = "pages"
+"""The sheet of the views that are part of no large desk."""
 
 
 def main(target: Path) -> None:
@@ -44,16 +49,36 @@ def main(target: Path) -> None:
 
 
 def write_sheets(shots: Path, names: list[str], target: Path) -> None:
-    """One JPEG for each desk and `ROWS` of its views; views without all their screenshots are left out."""
+    """One JPEG for each desk and `ROWS` of its views, and on the terminal the lines of `docs/views.md`.
+
+    Views without all their screenshots are left out.
+    """
     target.mkdir(parents=True, exist_ok=True)
     taken = [name for name in names if all((shots / f"{name}-{look}.png").exists() for look in LOOKS)]
-    for desk, of_desk in groupby(taken, lambda name: name.split("-")[0]):
-        rows = list(of_desk)
+    for old in target.glob("*.jpg"):
+        old.unlink()
+    for desk in (OTHERS, *DESKS):
+        rows = [name for name in taken if desk_of(name) == desk]
         for page, first in enumerate(range(0, len(rows), ROWS), 1):
-            name = desk if len(rows) <= ROWS else f"{desk}-{page}"
-            sheet(shots, rows[first : first + ROWS]).save(
-                target / f"{name}.jpg", quality=QUALITY, optimize=True, progressive=True
-            )
+            shown = rows[first : first + ROWS]
+            (target / f"{desk}-{page}.jpg").write_bytes(encoded(sheet(shots, shown)))
+            print(f"![{', '.join(shown)}](images/views/{desk}-{page}.jpg)\n")
+
+
+def desk_of(view: str) -> str:
+    """The desk whose sheets show a view."""
+    first = view.split("-")[0]
+    return first if first in DESKS else OTHERS
+
+
+def encoded(made: Image.Image) -> bytes:
+    """The sheet as a JPEG of at most `LARGEST` bytes."""
+    for quality in QUALITIES:
+        body = io.BytesIO()
+        made.save(body, "JPEG", quality=quality, optimize=True, progressive=True)
+        if body.tell() <= LARGEST:
+            break
+    return body.getvalue()
 
 
 def sheet(shots: Path, names: list[str]) -> Image.Image:

@@ -237,7 +237,7 @@ def test_a_generator_is_treated(story: Story, tmp_path: Path) -> None:
 
 def test_a_study_is_judged_to_its_end(story: Story) -> None:
     page = story.at("engineer", "/treat")
-    page.get_by_role("link", name="steadier hands").click()
+    page.locator("td a", has_text="steadier hands").click()
     page.get_by_role("link", name="Start a study").click()
     page.get_by_label("Study name").fill("Steadier hands?")
     page.get_by_label("Raters per pair").fill("2")
@@ -257,6 +257,7 @@ def test_a_study_is_judged_to_its_end(story: Story) -> None:
     guest.wait_for_selector("#view[data-ready]")
     judged = judge_all(guest)
     expect(guest.locator(".over")).to_contain_text("THANKS-1")
+    guest.close()
 
     rater = story.at("rater", "/")
     expect(rater.locator(".tasks a")).to_have_text("1 study to judge")
@@ -294,8 +295,8 @@ def test_a_curator_exports_the_labels(story: Story) -> None:
 def test_a_round_runs_from_the_form(story: Story) -> None:
     page = story.at("engineer", "/rounds?new=1")
     form = page.locator("#start")
-    form.get_by_label("Recipe").select_option("cpu-smoke")
-    form.get_by_label("Images to label").fill("4")
+    form.locator("[name=recipe]").select_option("cpu-smoke")
+    form.locator("[name=budget]").fill("4")
     form.get_by_role("button", name="Run", exact=True).click()
     expect(page.locator("#waiting")).to_contain_text("Waiting for annotators", timeout=WORKING_MS)
     label_all(story.at("annotator", "/annotate"))

@@ -44,8 +44,14 @@ async function watchWorker(sign) {
     sign.title = alive ? "A worker is running." : "Jobs start once a worker runs: clinic worker";
   };
   show((await currentSession()).worker);
-  setInterval(async () => {
-    if (!document.hidden) await get("/api/session").then(({ worker }) => show(worker), () => show(false));
+  const timer = setInterval(async () => {
+    if (document.hidden) return;
+    try {
+      show((await get("/api/session")).worker);
+    } catch (error) {
+      show(false);
+      if (error.status === 401) clearInterval(timer); // signed out, perhaps in another tab: asking again is in vain
+    }
   }, WORKER_POLL_MS);
 }
 
