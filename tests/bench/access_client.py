@@ -152,10 +152,10 @@ async def assistants_round(url: str, token: str) -> tuple[bool, int]:
     calls = 0
     async with Client(transport, timeout=GENEROUS) as client:
 
-        async def call(name: str, **arguments: Any) -> tuple[dict[str, Any], int]:
+        async def call(tool: str, /, **arguments: Any) -> tuple[dict[str, Any], int]:
             nonlocal calls
             calls += 1
-            found = await client.call_tool(name, arguments)
+            found = await client.call_tool(tool, arguments)
             images = sum(one.type == "image" for one in found.content)
             return dict(found.structured_content or {}), images
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 import httpx
 import numpy as np
@@ -13,6 +13,8 @@ from ui.client.records import Category, Count, Image, ImageDetail, ImageFilter, 
 from ui.client.transport import ApiError, Transport, an_id
 
 PAGE = 200
+MOST_IDS = 1000
+"""Ids that fit into an address."""
 
 
 class Images:
@@ -28,7 +30,7 @@ class Images:
 
         `sort` is uncertainty (the default), max, disagreement, newest (the default of a search) or oldest.
         """
-        query, after, left = as_query(selection) | {"sort": sort}, None, limit
+        query, after, left = in_address(selection) | {"sort": sort}, None, limit
         while left is None or left > 0:
             size = PAGE if left is None else min(PAGE, left)
             page = self._http.get("/curate/images", query | {"limit": size, "after": after})
@@ -46,7 +48,7 @@ class Images:
 
     def count(self, **selection: Unpack[ImageFilter]) -> Count:
         """How many images a filter selects."""
-        return read(Count, self._http.get("/curate/count", as_query(selection)))
+        return read(Count, self._http.get("/curate/count", in_address(selection)))
 
     def get(self, image: str) -> ImageDetail:
         """One image with its labels and predictions."""
@@ -82,6 +84,14 @@ class Images:
         """The categories with the detector's figures, those with the most artifacts first."""
         found = self._http.get("/curate/categories", {"detector": detector})
         return [read(Category, one) for one in found["categories"]]
+
+
+def in_address(selection: ImageFilter) -> dict[str, Any]:
+    """A selection as query parameters. Raises `ApiError` for more ids than fit."""
+    query = as_query(selection)
+    if len(query.get("ids", ())) > MOST_IDS:
+        raise ApiError(f"at most {MOST_IDS:,} ids fit into one request; ask for them in parts")
+    return query
 
 
 def chosen(selection: ImageFilter) -> dict[str, object]:

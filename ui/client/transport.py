@@ -23,7 +23,7 @@ FIRST_WAIT, LONGEST_WAIT = 0.25, 8.0
 PATIENCE = 60.0
 """Seconds of a `Retry-After` that are waited for; a longer one is passed on as an error."""
 TRANSIENT = frozenset({502, 503, 504})
-LIMITED, PARTIAL, NOTHING_LEFT = 429, 206, 416
+NOT_FOUND, LIMITED, PARTIAL, NOTHING_LEFT = 404, 429, 206, 416
 ID = re.compile(r"\w[\w.:=+-]*", re.ASCII)
 TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 
@@ -93,7 +93,7 @@ class Transport:
             headers = headers | {"Content-Type": "application/octet-stream"}
 
         def attempt() -> httpx.Response:
-            answer = self._http.request(method, self._address(path), headers=headers, **sent)  # type: ignore[arg-type]
+            answer = self._http.request(method, self._address(path), headers=headers, **sent)
             self._check(answer)
             return answer
 
@@ -165,6 +165,11 @@ class Transport:
             raise ApiError(
                 f"this client speaks version {API_VERSION} of the API and {self.url} version {spoken}; "
                 f"update {older}",
+                answer.status_code,
+            )
+        if answer.status_code == NOT_FOUND and not spoken:
+            raise ApiError(
+                f"{self.url} has no API of version {API_VERSION}; update the server, or correct the address",
                 answer.status_code,
             )
         if answer.is_redirect:

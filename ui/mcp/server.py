@@ -142,7 +142,14 @@ def serve_http(url: str, port: int, write: bool, host: str = "127.0.0.1") -> Non
     """Serve http://127.0.0.1:PORT/mcp to callers with tokens of their own until interrupted."""
     client_of = lru_cache(maxsize=CALLERS)(lambda token: Clinic(url, token))
     server = build_server(lambda: callers_client(client_of), write, auth=CallersTokens(client_of))
-    server.run("http", host=host, port=port, show_banner=False, log_level="WARNING")
+    server.run(
+        "http",
+        host=host,
+        port=port,
+        host_origin_protection=True,
+        show_banner=False,
+        log_level="WARNING",
+    )
 
 
 def token_in(path: Path) -> str:

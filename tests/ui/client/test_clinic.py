@@ -34,6 +34,9 @@ def test_images_come_page_by_page(clinic: Clients, monkeypatch: pytest.MonkeyPat
     assert [image.id for image in curator.images.list()] == everything
     assert [image.id for image in curator.images.list(limit=4)] == everything[:4]
     assert {image.id for image in curator.images.list(ids=everything[:2])} == set(everything[:2])
+    with pytest.raises(ApiError, match="at most 1,000 ids"):
+        curator.images.count(ids=["x"] * 1001)
+    assert curator.images.count(ids=[f"{number:024x}" for number in range(1000)]).count == 0
     hands = list(curator.images.search("hand", category="hands"))
     assert {image.category for image in hands} == {"hands"} and len(hands) == 4
     count = curator.images.count(category="hands")

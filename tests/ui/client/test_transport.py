@@ -37,6 +37,7 @@ def ok() -> httpx.Response:
 
 
 def failing(status: int, **headers: str) -> httpx.Response:
+    headers["Clinic-Version"] = "1"
     return httpx.Response(status, json={"error": "the disk is full"}, headers=headers)
 
 
@@ -120,6 +121,7 @@ def test_the_token_is_sent_and_never_shown() -> None:
             httpx.Response(302, headers={"location": "https://clinic.test/"}),
             "redirects to https://clinic.test/",
         ),
+        (httpx.Response(404, json={"error": "not found"}), "has no API of version 1; update the server"),
         (httpx.Response(200, text="<html>"), "the answer is no JSON"),
         (httpx.Response(502, text="<html>bad gateway"), "the server answered 502 Bad Gateway"),
         (httpx.Response(200, json={}, headers={"Clinic-Version": "2"}), "update this client"),

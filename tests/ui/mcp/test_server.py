@@ -110,7 +110,9 @@ def over_http(url: str) -> Iterator[str]:
         return clients.setdefault(token, Clinic(url, token))
 
     made = build_server(lambda: callers_client(client_of), True, auth=CallersTokens(client_of))
-    config = uvicorn.Config(made.http_app(), port=0, log_config=None, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        made.http_app(host_origin_protection=True), port=0, log_config=None, timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
