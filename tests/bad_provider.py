@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import httpx
 from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import RSAKey
@@ -328,11 +327,13 @@ def hang_up(request: BaseHTTPRequestHandler) -> None:
 
 
 def config_of(issuer: str, **changes: Any) -> SignOnConfig:
+    """The settings of sign-on with this provider."""
     plain = {"client_id": CLIENT, "name": "Corp", "roles_by_group": GROUPS, "timeout_seconds": 5.0}
     return SignOnConfig(issuer=issuer, **(plain | changes))
 
 
 def client_of(workspace: Workspace, config: SignOnConfig, **settings: Any) -> TestClient:
+    """A browser at a server with these settings."""
     app = create_app(workspace, ServerConfig(desks=False, oidc=config, **settings))
     return TestClient(app, base_url=BROWSER, follow_redirects=False)
 
@@ -344,15 +345,18 @@ def begin(client: TestClient, next: str = "/") -> str:
     return str(answer.headers["location"])
 
 
-def come_back(client: TestClient, url: str) -> httpx.Response:
+def come_back(client: TestClient, url: str) -> Any:
+    """The answer to the browser's way back."""
     return client.get(
         url.removeprefix(BROWSER), headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
     )
 
 
-def signed_in(client: TestClient, provider: BadProvider, next: str = "/") -> httpx.Response:
+def signed_in(client: TestClient, provider: BadProvider, next: str = "/") -> Any:
+    """The answer to the last step of a whole sign-in."""
     return come_back(client, provider.sign_in(begin(client, next)))
 
 
 def who(client: TestClient) -> Any:
+    """The session of the browser."""
     return client.get("/api/session").json()

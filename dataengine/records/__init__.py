@@ -112,6 +112,7 @@ __all__ = [
     "Guest",
     "HardCategory",
     "IdempotencyKey",
+    "Identity",
     "Image",
     "InjectionKind",
     "Invitation",

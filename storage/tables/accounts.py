@@ -1,4 +1,4 @@
-"""Tables of accounts, sessions, API tokens, identities at providers of sign-on, audit events and endpoints."""
+"""Tables of accounts, sessions, API tokens, identities, audit events and endpoints."""
 
 from sqlalchemy import Column, ForeignKey, Index, Integer, Table, Text
 

@@ -6,6 +6,7 @@ command; browsers cannot, as registering it is refused, which is tried here too.
 """
 
 import ipaddress
+import logging
 import os
 import re
 import secrets
@@ -139,7 +140,7 @@ def target() -> Iterator[tuple[int, list[str]]]:
             away = self.path.startswith("/away")
             self.send_response(307 if away else 404)
             if away:
-                self.send_header("Location", f"http://127.0.0.2:{self.server.server_address[1]}/in")
+                self.send_header("Location", f"http://127.0.0.2:{self.server.server_port}/in")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -317,7 +318,7 @@ def good_sign_ins(workspace: Workspace) -> int:
     return right
 
 
-def ends_well(client: Any, answer: httpx.Response, words: str) -> bool:
+def ends_well(client: Any, answer: Any, words: str) -> bool:
     """Whether a fault ended in a page with its sentence and a way back, and nobody is in."""
     text = answer.text.replace("&#39;", "'")
     page = answer.status_code in (403, 503) and words in text and 'href="/login' in text
@@ -335,7 +336,7 @@ def faulty_sign_ins(workspace: Workspace) -> tuple[int, list[str], int]:
             slow = 0.5 if "slow" in fault else 5.0
             client = client_of(workspace, config_of(provider.issuer, timeout_seconds=slow))
             provider.fault = fault
-            answer = client.get("/login/sso")
+            answer: Any = client.get("/login/sso")
             if answer.status_code == 303:
                 answer = come_back(client, provider.sign_in(answer.headers["location"]))
             if not ends_well(client, answer, words):
@@ -476,4 +477,6 @@ def figures(quick: bool) -> list[Figure]:
 if __name__ == "__main__":
     from tests.bench.harness import table
 
-    print(table(figures(quick=True)))
+    logging.disable(logging.WARNING)
+    for part in (addresses, sign_on):
+        print(table(part()), flush=True)

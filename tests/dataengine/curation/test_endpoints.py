@@ -299,3 +299,16 @@ def test_a_location_is_checked_and_carries_no_key() -> None:
         with pytest.raises(ConfigRefused, match="no endpoint"):
             Endpoint(wrong)
     assert Endpoint("http://host:1/v1#qwen").name == "qwen"
+
+
+def test_a_name_that_leads_inside_is_not_asked_and_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def inside(host: object, *arguments: object, **named: object) -> list[object]:
+        asked.append(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.1.2.3", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", inside)
+    with pytest.raises(InputRefused, match=r"10\.1\.2\.3, a private or local address"):
+        Endpoint("https://models.example/v1#m").complete("?", seed=0, new_tokens=1, temperature=0.0)
+    assert asked == ["models.example"]

@@ -129,6 +129,17 @@ def test_a_real_request_is_json_signed_and_never_redirected(
     assert [path for path, _, _ in got] == ["/here", "/away"]
 
 
+def test_a_name_that_leads_inside_is_not_called(
+    receiver: tuple[str, list[tuple[str, dict[str, str], bytes]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, got = receiver
+    inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **named: inside)
+    with pytest.raises(InputRefused, match="private or local"):
+        post(url.replace("http://127.0.0.1", "https://hooks.example"), b"{}")
+    assert not got
+
+
 def test_no_log_holds_the_address_of_a_request(
     receiver: tuple[str, list[tuple[str, dict[str, str], bytes]]],
     workspace: Workspace,

@@ -328,7 +328,7 @@ def test_the_secret_is_in_no_setting_and_in_no_log(
         assert signed_in(client, provider).status_code == 303
         provider.fault = "token endpoint refuses the code"
         assert signed_in(client, provider).status_code == 403
-    told = caplog.text + repr(vars(client.app)) + ServerConfig(oidc=config).model_dump_json()  # type: ignore[attr-defined]
+    told = caplog.text + repr(vars(client.app)) + ServerConfig(oidc=config).model_dump_json()
     assert bad_provider.SECRET not in told and "id_token" not in caplog.text
     (tmp_path / "secret").write_text("from the file\n")
     monkeypatch.setenv(SECRET_FILE, str(tmp_path / "secret"))
