@@ -29,6 +29,7 @@ from dataengine.errors import ClinicError, ConfigRefused, JobFailed, Unavailable
 from dataengine.records import LabelClass
 from pipelines.services.admin.classes import color_of, list_classes
 from pipelines.services.admin.maintenance import check_stores
+from pipelines.services.operation.logs import request_id
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
@@ -36,8 +37,16 @@ from ui.desks import DESKS
 from ui.web.desk import Desk, Site, access_table, page_route
 from ui.web.gate import RETRY_SECONDS, UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
-from ui.web.logs import log_to_file, logger
-from ui.web.middleware import BodyLimit, RequestLog, ResponseHeaders, SameSite, is_loopback
+from ui.web.logs import REQUEST_ID, log_to_file, logger
+from ui.web.metrics import Metrics, metrics_routes
+from ui.web.middleware import (
+    BodyLimit,
+    RequestLog,
+    ResponseHeaders,
+    SameSite,
+    is_loopback,
+    problem_of,
+)
 from ui.web.pages import STATIC, message_page
 from ui.web.sessions import SessionManager
 from ui.web.sign_in import auth_routes
@@ -74,6 +83,8 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     access = access_table(DESKS)
     app.include_router(auth_routes(site))
     app.include_router(image_routes(workspace))
+    metrics = Metrics(workspace)
+    app.include_router(metrics_routes(site, metrics))
     add_plain_routes(app, workspace)
     for desk in DESKS:
         add_desk(app, desk, site)
@@ -91,7 +102,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.add_middleware(AuthMiddleware, session_manager=session_manager, access=access)
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, count=metrics.count)
     return app
 
 
@@ -196,14 +207,17 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         logger.exception("broken", extra={"path": request.url.path}, exc_info=error)
-        return worded(request, 500, "internal server error; the server log has the details")
+        answer = worded(request, 500, "internal server error; the server log has the details")
+        # This handler alone answers outside of all middleware.
+        answer.headers[REQUEST_ID] = request_id.get()
+        return answer
 
 
 def worded(request: Request, status: int, text: str) -> Response:
     """An error as a page for browsers that navigate, as JSON otherwise."""
     if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
         return message_page("Request failed", text, status)
-    return JSONResponse({"error": text}, status)
+    return JSONResponse(problem_of(text), status)
 
 
 class Listening(NamedTuple):
@@ -275,7 +289,7 @@ def serve(
     """Serve until interrupted; `announce` gets the address (default: it is printed)."""
     settings = settings or ServerConfig()
     share_one_arena()
-    log_to_file(workspace.path / LOG_FILE)
+    log_to_file(workspace.path / LOG_FILE, settings.log_level, settings.log_bytes, settings.log_files)
     app = create_app(workspace, settings)
     check_binding(settings, app.state.session_manager)
     with bound_socket(settings) as listener:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.services.operation.logs import PrivateLog, relay
 from storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -20,7 +21,8 @@ STEADY_SECONDS = 60.0
 
 @contextmanager
 def supervised_worker(workspace: Workspace, options: Sequence[str] = ()) -> Iterator[None]:
-    """Keep one `clinic worker` running while the block runs; its log is `WORKSPACE/worker.log`."""
+    """Keep one `clinic worker` running while the block runs; its output is logged to
+    `WORKSPACE/worker.log`, as JSON lines, in files that begin anew."""
     command = [sys.executable, "-m", "app", "--workspace", str(workspace.path), "worker", "--with-parent"]
     over = threading.Event()
     thread = threading.Thread(
@@ -38,11 +40,17 @@ def supervised_worker(workspace: Workspace, options: Sequence[str] = ()) -> Iter
 
 def _keep_alive(command: Sequence[str], log_file: Path, over: threading.Event) -> None:
     pause = FIRST_PAUSE
+    output = PrivateLog(log_file)
     while not over.is_set():
-        with log_file.open("ab") as output:
-            process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-            )
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        # Ends with the last process that inherited the pipe.
+        threading.Thread(target=relay, args=(process.stdout, output, "worker"), daemon=True).start()
         seconds = _wait_until_ended(process, over)
         if over.is_set():
             return

@@ -167,11 +167,11 @@ def test_the_clinics_detectors_learn_what_they_were_made_for(engine: Engine) -> 
             catalog.detectors.add(DetectorVersion(id=id, name=id, checkpoint=id, parent=parent))
         catalog.commit()
     with engine.begin() as connection:
+        for statement in LATER_OBJECTS[connection.dialect.name]:
+            connection.execute(text(statement))
         for table, columns in {**AFTER_0011, "detectors": ("domain",)}.items():
             for column in columns:
                 connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-        for statement in LATER_OBJECTS[connection.dialect.name]:
-            connection.execute(text(statement))
         connection.execute(text("UPDATE alembic_version SET version_num = '0010'"))
     migrate(engine)
     with Catalog(engine) as catalog:

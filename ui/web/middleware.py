@@ -6,7 +6,7 @@ Plain ASGI, so that streams of the desks pass untouched.
 import asyncio
 import re
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,8 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataengine.bounds import BODY_MEMORY, check_json
 from dataengine.errors import InputRefused
+from pipelines.services.operation.logs import request_id
 from ui.web.access import AccessTable
-from ui.web.logs import logger
+from ui.web.logs import REQUEST_ID, WELL_FORMED, logger, new_request_id
 from ui.web.policy import inline_sources
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -40,8 +41,14 @@ HEADERS = {
 
 
 def refused(status: int, message: str) -> Response:
-    """The response to a refused request."""
-    return JSONResponse({"error": message}, status)
+    """The response to a refused request, with the request's id to find it in the log."""
+    return JSONResponse(problem_of(message), status)
+
+
+def problem_of(message: str) -> dict[str, str]:
+    """An error as JSON: its sentence, and the id of the request that is answered."""
+    asked = request_id.get()
+    return {"error": message} | ({"request": asked} if asked else {})
 
 
 def host_name(netloc: str) -> str:
@@ -226,26 +233,37 @@ class ResponseHeaders:
 
 
 class RequestLog:
-    """One JSON line per request, without query strings, cookies or bodies."""
+    """Gives each request an id, writes one JSON line for it, without query string, cookies or body, and
+    passes it to `count` with the application's root path, the status and the seconds.
 
-    def __init__(self, app: ASGIApp) -> None:
+    The id is in the answer, in every line of the log and in error messages. One that a proxy on this machine
+    sends is taken over.
+    """
+
+    def __init__(self, app: ASGIApp, count: Callable[[Scope, str, int, float], None]) -> None:
         self.app = app
+        self.count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, root = time.perf_counter(), 500, scope.get("root_path", "")
+        asked = id_of(scope)
+        request_id.set(asked)
 
         async def noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = asked
             await send(message)
 
         try:
             await self.app(scope, receive, noting)
         finally:
+            seconds = time.perf_counter() - began
+            self.count(scope, root, status, seconds)
             person = scope.get("state", {}).get("person")
             logger.info(
                 "request",
@@ -253,8 +271,15 @@ class RequestLog:
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,
-                    "ms": round(1000 * (time.perf_counter() - began), 1),
+                    "ms": round(1000 * seconds, 1),
                     "person": person.name if person else None,
                     "client": (scope.get("client") or [None])[0],
                 },
             )
+
+
+def id_of(scope: Scope) -> str:
+    """The id that a program on this machine gave the request, if it is well-formed; else a new one."""
+    given = Headers(scope=scope).get(REQUEST_ID, "")
+    trusted = is_loopback((scope.get("client") or ("",))[0])
+    return given if trusted and WELL_FORMED.fullmatch(given) else new_request_id()
