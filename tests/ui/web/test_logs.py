@@ -86,7 +86,6 @@ def test_the_level_decides_what_is_logged(tmp_path: Path) -> None:
     log_to_file(tmp_path / "server.log", "error")
     logger.info("request")
     logger.error("failed")
-    assert [json.loads(line)["event"] for line in (tmp_path / "server.log").read_text().splitlines()] == [
-        "failed"
-    ]
+    lines = (tmp_path / "server.log").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["failed"]
     log_to()

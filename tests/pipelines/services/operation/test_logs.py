@@ -69,7 +69,8 @@ def test_each_line_of_a_request_holds_its_id() -> None:
 
 def test_the_output_of_a_process_becomes_json_lines_in_files_that_begin_anew(tmp_path: Path) -> None:
     code = (
-        "import logging, os, sys; from pipelines.services.operation.logs import log_to_stderr; log_to_stderr()\n"
+        "import logging, os, sys\n"
+        "from pipelines.services.operation.logs import log_to_stderr; log_to_stderr()\n"
         "log = logging.getLogger('clinic.worker')\n"
         "os.write(2, b'native noise with password=hunter2\\n')\n"
         "for n in range(40): log.info('line %s', n, extra={'token': 'hunter2'})\n"
