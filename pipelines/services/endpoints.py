@@ -10,7 +10,7 @@ from typing import get_args
 from urllib.parse import urlsplit
 
 from dataengine.errors import InputRefused
-from dataengine.records import AuditEvent, Endpoint, EndpointKind, digest
+from dataengine.records import AuditEvent, Endpoint, EndpointKind, Webhook, digest, new_secret
 from storage.workspace import Workspace
 
 
@@ -75,6 +75,8 @@ def add_endpoint(
     subject = endpoint.name if endpoint.kind == "webhook" else endpoint.location  # a webhook's path is secret
     with workspace.catalog() as catalog:
         catalog.endpoints.add(endpoint)
+        if endpoint.kind == "webhook" and catalog.webhooks.find(endpoint.id) is None:
+            catalog.webhooks.set(Webhook(endpoint_id=endpoint.id, secret=new_secret()))
         catalog.audit.add(AuditEvent(actor=actor, action="endpoint.add", subject=subject))
         catalog.commit()
     return endpoint

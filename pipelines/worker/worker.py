@@ -33,7 +33,7 @@ from pipelines.worker.child import Child, ChildDied
 from pipelines.worker.retrying import patiently
 from pipelines.worker.running import ActiveJob, RunningJobs
 from pipelines.worker.scheduled_backups import ScheduledBackups
-from pipelines.worker.webhook_sender import Webhooks
+from pipelines.worker.webhook_sender import WebhookSender
 from storage import job_queue
 from storage.opening import open_workspace
 
@@ -100,7 +100,7 @@ class Worker:
             target=self.running.beat_until, args=(self._ending,), daemon=True, name="beats"
         )
         beats.start()
-        hooks = Webhooks(self.workspace)
+        hooks = WebhookSender(self.workspace)
         threading.Thread(target=hooks.run, args=(self._ending,), daemon=True, name="webhooks").start()
         if self.settings.with_parent:
             threading.Thread(target=self._watch_parent, daemon=True, name="parent").start()

@@ -140,17 +140,17 @@ FIGURES = (
     Figure(
         "blobs_size_bytes",
         "Size of all blobs in a local folder, measured hourly.",
-        one(lambda read: read.blobs and read.blobs.bytes),
+        one(lambda read: read.blobs.bytes if read.blobs else None),
     ),
     Figure(
         "blobs_files",
         "Number of blobs in a local folder, measured hourly.",
-        one(lambda read: read.blobs and read.blobs.files),
+        one(lambda read: read.blobs.files if read.blobs else None),
     ),
     Figure(
         "blobs_measured_timestamp_seconds",
         "When the blobs were last measured.",
-        one(lambda read: read.blobs and read.blobs.at),
+        one(lambda read: read.blobs.at if read.blobs else None),
     ),
     Figure(
         "disk_free_bytes",

@@ -127,7 +127,7 @@ class Monitor:
             roles = roles_of(catalog) if labels or reviews else {}
         disk = shutil.disk_usage(self.workspace.path)
         newest = next(iter(list_backups(self.workspace)), None)
-        times = [at for at in (standing.last_backup, newest and newest.at) if at is not None]
+        times = [at for at in (standing.last_backup, newest.at if newest else None) if at is not None]
         return Reading(
             standing=standing,
             lease=lease_seconds(),

@@ -61,7 +61,8 @@ MATRIX = {
     "/account": EVERYONE,
     "/api/account": EVERYONE,
 }
-OPEN = {"/healthz", "/readyz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/static", "/favicon.ico", "/login", "/api/login"}
+OPEN |= {"/label-studio", "/join"}
 OWN_SECRET = ("/login", "/label-studio/", "/join")
 """Open to everybody who knows a password or a secret, which the route itself asks for."""
 JUDGING = {
