@@ -7,7 +7,7 @@ The caller commits, so a message exists if and only if what it tells has happene
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,8 +23,8 @@ def announce(
     subject: str,
     key: str,
     text: str,
+    data: Mapping[str, Any] | None = None,
     hooks: Iterable[Webhook] | None = None,
-    **data: Any,
 ) -> int:
     """Store a message for each of these addresses (default: all) that is to be told of the event; returns
     their number.
@@ -35,7 +35,7 @@ def announce(
     if not hooks:
         return 0
     id, at = message_id(event, key), now()
-    body = message(id, event, subject, text, at, data)
+    body = message(id, event, subject, text, at, data or {})
     return catalog.deliveries.add_many(
         Delivery(
             id=delivery_id(hook.endpoint_id, id),
@@ -51,7 +51,7 @@ def announce(
     )
 
 
-def message(id: str, event: str, subject: str, text: str, at: float, data: dict[str, Any]) -> str:
+def message(id: str, event: str, subject: str, text: str, at: float, data: Mapping[str, Any]) -> str:
     """The JSON of a message: `type`, `timestamp` and `data` as Standard Webhooks advises, and for receivers
     of before `id`, `event`, `subject`, `text` and `at`."""
     text, moment = text[:MAX_TEXT], datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
@@ -84,13 +84,13 @@ def announce_job(catalog: Catalog, job: Job, state: JobState) -> None:
         return
     data = {"kind": job.kind, "state": state}
     if state == "succeeded":
-        announce(catalog, "job finished", job.id, job.id, f"The job {job.id} has finished.", **data)
+        announce(catalog, "job finished", job.id, job.id, f"The job {job.id} has finished.", data)
         return
     text = f"The job {job.id} has failed; its page tells why."
-    announce(catalog, "job failed", job.id, job.id, text, **data)
+    announce(catalog, "job failed", job.id, job.id, text, data)
     if job.kind == "backup":
         text = "A backup has failed; the newest one is older than it should be."
-        announce(catalog, "backup failed", job.id, job.id, text, **data)
+        announce(catalog, "backup failed", job.id, job.id, text, data)
 
 
 def announce_promotion(catalog: Catalog, detector_id: str) -> None:

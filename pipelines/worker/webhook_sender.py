@@ -129,7 +129,7 @@ class WebhookSender:
             return
         with self.workspace.catalog() as catalog:
             for one, hook in new:
-                announce(catalog, one.event, one.subject, one.key, one.text, [hook], **one.data)
+                announce(catalog, one.event, one.subject, one.key, one.text, one.data, [hook])
             if shorten:
                 self._forgot = time.monotonic()
                 catalog.deliveries.forget(now() - KEPT_SECONDS)

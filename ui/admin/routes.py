@@ -8,6 +8,7 @@ from ui.admin.erasure import erasure_tab
 from ui.admin.models import models_tab
 from ui.admin.people import people_tab
 from ui.admin.system import system_tab
+from ui.admin.webhooks import webhooks_tab
 from ui.web.desk import Site
 from ui.web.gradio_kit import desk, heading
 
@@ -22,6 +23,8 @@ def build_admin_desk(site: Site) -> gr.Blocks:
                 people_tab(site, blocks)
             with gr.Tab("Models and endpoints") as models:
                 models_tab(workspace, models, site.settings.allowed_networks)
+            with gr.Tab("Webhooks") as webhooks:
+                webhooks_tab(workspace, webhooks)
             with gr.Tab("System") as system:
                 system_tab(workspace, system)
             with gr.Tab("Label classes") as classes:

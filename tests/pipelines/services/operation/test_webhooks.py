@@ -165,8 +165,8 @@ def test_each_address_is_told_of_its_events_alone_and_of_each_once(
     assert [one.events for one in list_webhooks(workspace)] == [tuple(EVENTS)] * 2
     set_events(workspace, mail.id, ["study finished", "round finished"], "ada")
     with workspace.catalog() as catalog:
-        assert announce(catalog, "job failed", "j", "j", "It failed.", kind="treat") == 1
-        assert announce(catalog, "job failed", "j", "j", "It failed.", kind="treat") == 0
+        assert announce(catalog, "job failed", "j", "j", "It failed.", {"kind": "treat"}) == 1
+        assert announce(catalog, "job failed", "j", "j", "It failed.", {"kind": "treat"}) == 0
         catalog.rollback()
         catalog.studies.add(Study(id="s", name="of ada", before_id="a", after_id="b", pairs=(("x", "y"),)))
         catalog.commit()
