@@ -95,7 +95,7 @@ def test_every_expression_is_well_formed(where: str, text: str) -> None:
         elif sign in ")]}":
             assert depth and depth.pop() + sign in ("()", "[]", "{}"), where
     assert not depth, where
-    plain = re.sub(r'\{[^}]*\}|"[^"]*"|\[[^\]]*\]|\((?:[a-z_]+(?:, )?)+\)', "", text)
+    plain = re.sub(r'\{[^}]*\}|"[^"]*"|\[[^\]]*\]|\([a-z_]+(?:, [a-z_]+)*\)', "", text)
     words = set(re.findall(r"[a-z_]+", plain)) - {name for name, _ in NAME.findall(text)}
     assert words <= FUNCTIONS, f"{where}: {words - FUNCTIONS}"
     for length in re.findall(r"\[([^\]]*)\]", text):
