@@ -4,6 +4,7 @@ webhooks."""
 import base64
 import secrets
 import time
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import op
@@ -92,7 +93,13 @@ def move_sent(connection: sa.Connection, deliveries: sa.Table, endpoint_id: str)
         {"of": f"{endpoint_id}:%"},
     ).all()
     at = time.time()
-    row = {"endpoint_id": endpoint_id, "event": "", "subject": "", "body": "", "state": "delivered"}
+    row: dict[str, Any] = {
+        "endpoint_id": endpoint_id,
+        "event": "",
+        "subject": "",
+        "body": "",
+        "state": "delivered",
+    }
     row |= {"attempts": 1, "next_at": at, "status": None, "error": "", "created": at, "finished": at}
     for id in sent:
         message_id = id.partition(":")[2]
