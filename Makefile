@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-docs test-wheel test-gradio-wheel gradio-wheel test-client-wheel client-wheel test-gradio test-space test-stories test-views test-proxies lessons check clean
+.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-docs test-wheel test-gradio-wheel gradio-wheel test-client-wheel client-wheel test-gradio test-space test-stories test-views test-proxies test-metrics lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -27,7 +27,7 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or clientwheel or gradio or space or views or stories or proxies)'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or clientwheel or gradio or space or views or stories or proxies or metrics)'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
@@ -95,6 +95,9 @@ test-client-wheel: setup $(CLIENT)/.ready   ## that wheel in an environment with
 
 test-views: setup ## axe-core, the console and a phone's width over every view of every desk
 	$(BIN)/python -m pytest -m views tests/ui
+
+test-metrics: setup ## what a scrape of /metrics costs over a hundred thousand rows
+	$(BIN)/python -m pytest -m metrics tests/ui/web/test_metrics.py
 
 test-gradio: setup ## a whole small round on the Gradio app: in a browser, and through gradio_client
 	$(BIN)/python -m pytest -m gradio tests/ui/gradio

@@ -52,6 +52,7 @@ from pipelines.cli import (  # noqa: E402 (only after the check)
     stages,
     train,
     training_free,
+    webhooks,
 )
 from pipelines.cli.command import Call, Command  # noqa: E402
 from pipelines.cli.main import main as run_command  # noqa: E402
@@ -256,6 +257,7 @@ COMMANDS = (
     *exchange.COMMANDS,
     *exports.COMMANDS,
     *maintenance.COMMANDS,
+    *webhooks.COMMANDS,
     *models.COMMANDS,
     *training_free.COMMANDS,
     *repair.COMMANDS,

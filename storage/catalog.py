@@ -33,6 +33,7 @@ from storage.repositories.models import Detectors, Generators, Treatments
 from storage.repositories.queue import Queue
 from storage.repositories.settings import Settings
 from storage.repositories.studies import Guests, Invitations, Studies, Votes
+from storage.repositories.webhooks import Deliveries, Webhooks
 from storage.repositories.work import JobFiles, Jobs, Rounds, Workers
 
 
@@ -83,6 +84,8 @@ class Catalog:
     identities: Identities
     audit: Audit
     endpoints: Endpoints
+    webhooks: Webhooks
+    deliveries: Deliveries
     classes: Classes
     settings: Settings
     connection: Connection

@@ -1,9 +1,9 @@
 """Settings of the web server."""
 
 from ipaddress import ip_network
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from dataengine.config import Config
 from pipelines.services.sign_on.config import SignOnConfig
@@ -67,5 +67,16 @@ class ServerConfig(Config):
     none."""
     desks: bool = True
     """Mount the Gradio desks; without them only sign-in, home, /annotate and its API are served."""
+    metrics: Literal["auto", "off", "loopback", "token"] = "auto"
+    """Who may read /metrics: with "token" those who send the token of CLINIC_METRICS_TOKEN or
+    CLINIC_METRICS_TOKEN_FILE as `Authorization: Bearer`; with "loopback" also programs on this machine that
+    connect without a proxy; "auto" is "loopback" while there are no accounts, then "token"; with "off"
+    nobody."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe lines that `server.log` gets; requests are "info"."""
+    log_bytes: int = Field(default=5_000_000, ge=10_000)
+    """Size in bytes at which `server.log` begins anew."""
+    log_files: int = Field(default=5, ge=1, le=1000)
+    """Former files of `server.log` that are kept."""
     start_token: str = ""
     """Start-up token that opens the server while it has no accounts; empty generates one."""

@@ -29,6 +29,7 @@ from dataengine.errors import ClinicError, ConfigRefused, JobFailed, Unavailable
 from dataengine.records import LabelClass
 from pipelines.services.admin.classes import color_of, list_classes
 from pipelines.services.admin.maintenance import check_stores
+from pipelines.services.operation.logs import request_id
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from ui.config import ServerConfig
@@ -37,7 +38,8 @@ from ui.web.connections import bounded_connections
 from ui.web.desk import Desk, Site, access_table, page_route
 from ui.web.gate import UNAVAILABLE, AuthMiddleware
 from ui.web.images import image_routes
-from ui.web.logs import log_to_file, logger
+from ui.web.logs import REQUEST_ID, log_to_file, logger
+from ui.web.metrics import Metrics, metrics_routes
 from ui.web.middleware import (
     RETRY_SECONDS,
     BodyLimit,
@@ -46,6 +48,7 @@ from ui.web.middleware import (
     SameSite,
     SignInLine,
     is_loopback,
+    problem_of,
 )
 from ui.web.oidc import check_sign_in, sign_on_routes
 from ui.web.pages import STATIC, message_page
@@ -89,6 +92,8 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     if settings.oidc.issuer:
         app.include_router(sign_on_routes(site))
     app.include_router(image_routes(workspace))
+    metrics = Metrics(workspace)
+    app.include_router(metrics_routes(site, metrics))
     add_plain_routes(app, workspace)
     for desk in DESKS:
         add_desk(app, desk, site)
@@ -110,7 +115,7 @@ def create_app(workspace: Workspace | str | Path, settings: ServerConfig | None 
     app.add_middleware(SameSite, hosts=(settings.host, *settings.allowed_hosts))
     app.add_middleware(ApiVersion)
     app.add_middleware(ResponseHeaders, access=access, embed_in=settings.embed_in)
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, count=metrics.count)
     app.add_middleware(Forwarded, trusted=settings.trusted_proxies, root_path=settings.root_path)
     return app
 
@@ -216,14 +221,17 @@ def answer_errors(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
         logger.exception("broken", extra={"path": path_of(request.scope)}, exc_info=error)
-        return worded(request, 500, "internal server error; the server log has the details")
+        answer = worded(request, 500, "internal server error; the server log has the details")
+        # This handler alone answers outside of all middleware.
+        answer.headers[REQUEST_ID] = request_id.get()
+        return answer
 
 
 def worded(request: Request, status: int, text: str) -> Response:
     """An error as a page for browsers that navigate, as JSON otherwise."""
     if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
         return message_page("Request failed", text, status)
-    return JSONResponse({"error": text}, status)
+    return JSONResponse(problem_of(text), status)
 
 
 class Listening(NamedTuple):
@@ -299,7 +307,7 @@ def serve(
     """Serve until interrupted; `announce` gets the address (default: it is printed)."""
     settings = settings or ServerConfig()
     share_one_arena()
-    log_to_file(workspace.path / LOG_FILE)
+    log_to_file(workspace.path / LOG_FILE, settings.log_level, settings.log_bytes, settings.log_files)
     app = create_app(workspace, settings)
     check_binding(settings, app.state.session_manager)
     with bound_socket(settings) as listener:

@@ -66,6 +66,7 @@ from dataengine.records.models import (
 from dataengine.records.queue import Lease, QueueItem, QueueKind
 from dataengine.records.studies import Guest, Invitation, Study, Vote
 from dataengine.records.uploads import Upload, UploadedFile, UploadPart, UploadState
+from dataengine.records.webhooks import EVENTS, Delivery, DeliveryState, Webhook, new_secret
 from dataengine.records.work import (
     JOB_KINDS,
     PAUSABLE,
@@ -86,6 +87,7 @@ __all__ = [
     "COLLECTED",
     "DEFAULT_CLASSES",
     "ERASED",
+    "EVENTS",
     "FILES",
     "INJECTED",
     "INJECTION_KINDS",
@@ -102,6 +104,8 @@ __all__ = [
     "BenchmarkItem",
     "CategoryAnswer",
     "Comment",
+    "Delivery",
+    "DeliveryState",
     "DetectorVersion",
     "Draft",
     "Endpoint",
@@ -148,12 +152,14 @@ __all__ = [
     "UploadedFile",
     "User",
     "Vote",
+    "Webhook",
     "WorkerBeat",
     "component_threshold_of",
     "count_of",
     "describe_point",
     "digest",
     "image_id",
+    "new_secret",
     "no_report",
     "not_pausing",
     "now",

@@ -73,4 +73,6 @@ class WorkerBeat:
     pid: int
     devices: tuple[str, ...] = ()
     job_id: str | None = None
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Bytes in use and in all by device, as its processes last measured them: keys `used` and `total`."""
     beat: float = field(default_factory=now)

@@ -6,6 +6,7 @@ from pathlib import Path
 from dataengine.api.models import point_of
 from dataengine.errors import InputRefused
 from dataengine.records import CLINIC, DetectorVersion, digest
+from pipelines.runtime.events import announce_promotion
 from storage.workspace import Workspace
 
 
@@ -51,6 +52,7 @@ def register_detector(
         catalog.detectors.restore(version.id, actor)
         if catalog.detectors.champion() is None:
             catalog.detectors.promote(version.id, actor, "the first detector of this workspace")
+            announce_promotion(catalog, version.id)
         catalog.commit()
     with workspace.catalog(read_only=True) as catalog:
         return catalog.detectors.get(version.id)

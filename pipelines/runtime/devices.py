@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import gc
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from dataengine.errors import OutOfMemory, out_of_memory
+
+STATM = Path("/proc/self/statm")
 
 
 def lock_file(device: str, workspace: Path) -> Path:
@@ -80,3 +83,19 @@ def release_memory(device: str) -> None:
         import torch
 
         (torch.mps if device == "mps" else torch.cuda).empty_cache()
+
+
+def memory_in_use(device: str) -> dict[str, int]:
+    """Bytes of the device that are `used`, by all processes, and its `total`; empty before torch uses it.
+
+    Of "cpu" the memory of this process, and that of the machine. Never loads torch.
+    """
+    torch = sys.modules.get("torch")
+    if device.startswith("cuda") and torch is not None and torch.cuda.is_initialized():
+        free, total = torch.cuda.mem_get_info(device)
+        return {"used": total - free, "total": total}
+    if device == "cpu" and STATM.is_file():
+        page = os.sysconf("SC_PAGE_SIZE")
+        resident = int(STATM.read_text().split()[1])
+        return {"used": resident * page, "total": os.sysconf("SC_PHYS_PAGES") * page}
+    return {}

@@ -16,6 +16,7 @@ from dataengine.records import (
 from pipelines.config import PromoteConfig
 from pipelines.detectors import yes_no_question
 from pipelines.detectors.promotion import FIGURES, regressions, sentence, verdicts
+from pipelines.runtime.events import announce_promotion
 from pipelines.selections.domain import foreign_note
 from pipelines.services.jobs import request_job
 from pipelines.services.names import plain_name
@@ -187,6 +188,7 @@ def promote_detector(
             raise ConfigRefused(f"give a reason to promote this detector anyway: {objections[0]}")
         why = reason.strip() or "better on validation"
         promoted = catalog.detectors.promote(detector_id, actor, why)
+        announce_promotion(catalog, detector_id)
         if objections:
             details = {"reasons": objections, "reason": why}
             catalog.audit.add(

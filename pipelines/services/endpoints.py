@@ -18,7 +18,7 @@ from dataengine.outgoing import (
     parsed_networks,
     resolve,
 )
-from dataengine.records import AuditEvent, Endpoint, EndpointKind, digest
+from dataengine.records import AuditEvent, Endpoint, EndpointKind, Webhook, digest, new_secret
 from storage.workspace import Workspace
 
 
@@ -72,6 +72,8 @@ def add_endpoint(
     subject = endpoint.name if endpoint.kind == "webhook" else endpoint.location  # a webhook's path is secret
     with workspace.catalog() as catalog:
         catalog.endpoints.add(endpoint)
+        if endpoint.kind == "webhook" and catalog.webhooks.find(endpoint.id) is None:
+            catalog.webhooks.set(Webhook(endpoint_id=endpoint.id, secret=new_secret()))
         catalog.audit.add(AuditEvent(actor=actor, action="endpoint.add", subject=subject))
         catalog.commit()
     return endpoint

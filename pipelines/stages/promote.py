@@ -3,6 +3,7 @@
 from dataengine.records import AuditEvent
 from pipelines.detectors.promotion import regressions, sentence, verdicts
 from pipelines.runtime.context import Context, Result
+from pipelines.runtime.events import announce_promotion
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.round_data import recipe_of, results_of
 from pipelines.stages.stage import Stage
@@ -32,6 +33,7 @@ def promote(context: Context, round_id: str) -> Result:
             )
         else:
             catalog.detectors.promote(candidate, actor, "passed the gate on validation")
+            announce_promotion(catalog, candidate)
         catalog.commit()
     return {
         "promoted": not objections,

@@ -9,6 +9,7 @@ from dataengine.errors import NotFound
 from dataengine.records import Round
 from pipelines.config import Part
 from pipelines.runtime.context import Context, Result, Waiting
+from pipelines.runtime.events import announce
 from pipelines.runtime.shards import Shard, run_sequentially
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ def record(
     skipped, following = skipped_stages(row, stages), stage_after(stage.name, stages)
     while following in skipped:
         following = stage_after(following, stages)
+    if following == DONE:
+        announce(catalog, "round finished", round_id, round_id, f"Round {round_id} is finished.")
     return catalog.rounds.advance(
         round_id, stage.name, answer, following, "done" if following == DONE else "running"
     )

@@ -52,6 +52,8 @@ class RunningJobs:
     worker_id: str
     device: str
     active: dict[str, ActiveJob] = field(default_factory=dict)
+    memory: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Bytes in use and in all by device, as the jobs last measured them."""
     _counting: threading.Lock = field(default_factory=threading.Lock)
     _last_beat: float = -math.inf
     _doubtful_until: float = -math.inf
@@ -99,6 +101,7 @@ class RunningJobs:
                     pid=os.getpid(),
                     devices=(self.device,),
                     job_id=jobs[0][0] if jobs else None,
+                    memory=self.memory,
                 )
             )
             catalog.commit()

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
+from pipelines.services.operation.logs import PrivateLog, relay
 from storage.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,8 @@ def supervised_worker(
     options: Sequence[str] = (),
     environment: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[None]:
-    """Keep one `clinic worker` running while the block runs; its log is `WORKSPACE/worker.log`.
+    """Keep one `clinic worker` running while the block runs; its output is logged to
+    `WORKSPACE/worker.log`, as JSON lines, in files that begin anew.
 
     `environment` holds variables for it besides those of this process.
     """
@@ -49,16 +51,18 @@ def _keep_alive(
     command: Sequence[str], log_file: Path, over: threading.Event, environment: Mapping[str, str]
 ) -> None:
     pause = FIRST_PAUSE
+    output = PrivateLog(log_file)
     while not over.is_set():
-        with log_file.open("ab") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env=environment,
-            )
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=environment,
+        )
+        # Ends with the last process that inherited the pipe.
+        threading.Thread(target=relay, args=(process.stdout, output, "worker"), daemon=True).start()
         seconds = _wait_until_ended(process, over)
         if over.is_set():
             return

@@ -15,7 +15,7 @@ from typing import Any
 from dataengine.errors import Cancelled, ClinicError, Paused, Unavailable
 from dataengine.records import STAGE_JOB
 from pipelines.runtime.context import Context, Result, Waiting
-from pipelines.runtime.devices import device_lock
+from pipelines.runtime.devices import device_lock, memory_in_use
 from pipelines.runtime.failpoint import STAGE
 from pipelines.runtime.loading import import_object
 from pipelines.runtime.models import Models
@@ -77,7 +77,13 @@ class Runner:
         folder = self.workspace.job_files.folder(task["job"])
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / METRICS).open("a", buffering=1) as metrics, output_to(folder / LOG):
-            report = Reporter(send, metrics.write, task.get("part", 0), task.get("parts", 1), say=log_line)
+            report = Reporter(
+                self._with_memory(send),
+                metrics.write,
+                task.get("part", 0),
+                task.get("parts", 1),
+                say=log_line,
+            )
             with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
                 try:
                     pausing = PauseAsked(self.workspace, task["job"])
@@ -90,6 +96,10 @@ class Runner:
                     raise
                 finally:
                     report.flush()
+
+    def _with_memory(self, send: Send) -> Send:
+        """Sends events with what they need to be watched by: the device's memory."""
+        return lambda event: send(event | {"memory": memory_in_use(self.device)})
 
     def _run(self, context: Context, task: dict[str, Any]) -> Result:
         if task["kind"] != STAGE_JOB:

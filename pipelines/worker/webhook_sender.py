@@ -1,155 +1,170 @@
-"""Webhooks: notify other services, as JSON over HTTP, when annotators, raters or engineers are needed.
+"""Sends the messages of webhooks: from a worker, on a separate thread, at least once each.
 
-An admin registers the address; workers send. Input: rounds that wait or have failed, studies that are open.
-Output: one POST for each of them and address. Cost: at most `TRIES` requests of `SECONDS` each, on a separate
-thread. Notices contain roles and counts only: no name, prompt or image leaves the workspace.
+Input: messages that were stored with what they tell, and rounds and studies that wait for people. Output: one
+POST per attempt, and the log. Cost: at most `services.operation.webhooks.SECONDS` each. A message that is not
+taken is sent again with growing pauses, for three days; the row says when, so that any worker goes on after a
+kill.
 """
 
-import hashlib
-import hmac
-import json
 import logging
-import os
+import random
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-
-import httpx
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from dataengine.errors import ClinicError
-from dataengine.outgoing import checked_client, networks_of
-from dataengine.records import AuditEvent, Endpoint, digest, now
+from dataengine.records import AuditEvent, Delivery, DeliveryState, Endpoint, Webhook, now
+from pipelines.runtime.events import announce, delivery_id, message_id
 from pipelines.services import rounds
-from pipelines.services.endpoints import check_target
+from pipelines.services.operation.webhooks import GONE, Answer, attempt
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 
 log = logging.getLogger("clinic.worker")
 
-SECRET = "CLINIC_WEBHOOK_SECRET"
-SECONDS = 5.0
-TRIES = 3
-PAUSE_SECONDS = 5.0
+PAUSES = (5.0, 60.0, 5 * 60.0, *(hours * 3600.0 for hours in (0.5, 2, 5, 10, 14, 20, 24)))
+"""Seconds before the second attempt and the following ones; after the last a message has failed."""
+JITTER = 0.1
 SWEEP_SECONDS = 2.0
-MAX_TEXT = 500
-SENT, FAILED = "webhook.sent", "webhook.failed"
+CLAIM_SECONDS = 60.0
+"""How long a message is one worker's; if that is killed meanwhile, another one sends it then."""
+AT_ONCE = 50
+KEPT_SECONDS, FORGET_SECONDS = 30 * 86_400.0, 3600.0
+"""How long the log is kept, and how often it is shortened."""
+FAILED = "webhook.failed"
+
+Send = Callable[[Endpoint, Webhook, str, str], Answer]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Notice:
-    """The payload of a webhook. The same `id` may arrive twice; receivers should drop duplicates."""
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What waits for people: arguments of `announce`. Of what happened at a time (epoch seconds) only the
+    addresses are told that were registered by then."""
 
-    id: str
     event: str
     subject: str
+    key: str
     text: str
-    at: float
+    data: dict[str, Any]
+    happened: float | None = None
 
 
-def pending_notices(catalog: Catalog, since: float) -> Iterator[Notice]:
-    """Notices of everything that needs attention; failures from before `since` are omitted."""
+def pending_events(catalog: Catalog) -> Iterator[Pending]:
+    """Everything that waits for people."""
     for row in catalog.rounds.in_state("waiting", "failed"):
         if row.state == "waiting":
             waiting = catalog.queue.remaining(row.id)
             text = f"Round {row.id} waits for people: {waiting} images to label."
-            yield make_notice("people needed", row.id, f"{row.id} {row.stage}", text)
-        else:
-            job = rounds.stage_job(catalog, row)
-            if job is not None and (job.finished or 0.0) >= since:
-                text = f"Round {row.id} failed at {row.stage}; an engineer can resume it."
-                yield make_notice("engineers needed", row.id, job.id, text)
+            key = f"{row.id} {row.stage}"
+            yield Pending("people needed", row.id, key, text, {"images": waiting})
+        elif (job := rounds.stage_job(catalog, row)) is not None:
+            text = f"Round {row.id} failed at {row.stage}; an engineer can resume it."
+            data = {"stage": row.stage}
+            yield Pending("engineers needed", row.id, job.id, text, data, job.finished or 0.0)
     for study in catalog.studies.list():
         if study.state == "open":
             text = f"A blind study of {len(study.pairs)} pairs is open for raters."
-            yield make_notice("raters needed", study.id, study.id, text)
+            yield Pending("raters needed", study.id, study.id, text, {"pairs": len(study.pairs)})
 
 
-def make_notice(event: str, subject: str, key: str, text: str) -> Notice:
-    """A notice whose id is derived from event and key, so that it is sent only once."""
-    return Notice(id=digest(event, key), event=event, subject=subject, text=text[:MAX_TEXT], at=now())
+class WebhookSender:
+    """Sends what is due until stopped."""
 
-
-def post(location: str, body: bytes) -> None:
-    """Send one request to the registered address only: redirects are errors, the response body is not read.
-
-    Raises `InputRefused` for an address that is not allowed, `httpx.HTTPError` if the request fails.
-    """
-    check_target(location)
-    # httpx logs every URL at INFO, and a webhook's URL may contain a secret.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    headers = {"Content-Type": "application/json", "User-Agent": "artifact-clinic"}
-    if secret := os.environ.get(SECRET):
-        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-        headers["X-Clinic-Signature"] = f"sha256={signature}"
-    with (
-        checked_client(networks_of(location), timeout=SECONDS) as client,
-        client.stream("POST", location, content=body, headers=headers) as response,
-    ):
-        response.raise_for_status()
-
-
-class Webhooks:
-    """Sends pending notices, once to each address, until stopped."""
-
-    def __init__(self, workspace: Workspace, send: Callable[[str, bytes], None] = post) -> None:
+    def __init__(self, workspace: Workspace, send: Send = attempt) -> None:
         self.workspace = workspace
         self.send = send
+        self._forgot = float("-inf")
 
     def run(self, ending: threading.Event) -> None:
-        """Send pending notices every `SWEEP_SECONDS` until `ending` is set."""
+        """Send what is due every `SWEEP_SECONDS` until `ending` is set."""
         while not ending.wait(SWEEP_SECONDS):
             try:
                 self.sweep(ending)
             except ClinicError as error:
                 log.warning("webhooks are delayed: %s", error)
+            except Exception:
+                log.exception("webhooks failed; retrying")
 
     def sweep(self, ending: threading.Event) -> int:
-        """Send all pending notices; returns how many were delivered."""
-        return sum(self.deliver(hook, each, ending) for hook, each in self.claim())
-
-    def claim(self) -> Sequence[tuple[Endpoint, Notice]]:
-        """Claim notices that have not been sent yet, in the audit log, so that no other worker sends them
-        too."""
+        """Send all that is due; returns how many messages were taken. After a failure the others to the same
+        address wait for the next sweep, so that a silent one does not delay the rest."""
         with self.workspace.catalog(read_only=True) as catalog:
-            hooks = catalog.endpoints.of_kind("webhook")
-            due = [(hook, each) for hook in hooks for each in pending_notices(catalog, hook.created)]
-            new = [pair for pair in due if not catalog.audit.count(SENT, delivery_key(*pair), 0.0)]
-        if not new:
-            return []
+            hooks = {hook.endpoint_id: hook for hook in catalog.webhooks.list()}
+            endpoints = {one.id: one for one in catalog.endpoints.of_kind("webhook")}
+        if not hooks:
+            return 0
+        self._announce(hooks, endpoints)
+        with self.workspace.catalog(read_only=True) as catalog:
+            due = catalog.deliveries.due(now(), AT_ONCE)
+        silent: set[str] = set()
+        taken = 0
+        for delivery in due:
+            if ending.is_set():
+                break
+            id = delivery.endpoint_id
+            if id in silent or id not in hooks or id not in endpoints or not self._claim(delivery):
+                continue
+            answer = self.send(endpoints[id], hooks[id], delivery.message_id, delivery.body)
+            self._settle(endpoints[id], delivery, answer)
+            taken += answer.taken
+            if not answer.taken:
+                silent.add(id)
+        return taken
+
+    def _announce(self, hooks: Mapping[str, Webhook], endpoints: Mapping[str, Endpoint]) -> None:
+        """Store messages of what waits for people, and shorten the log now and then."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            wanted = {
+                delivery_id(id, message_id(one.event, one.key)): (one, hook)
+                for one in pending_events(catalog)
+                for id, hook in hooks.items()
+                if one.event in hook.events and was_registered(endpoints.get(id), one.happened)
+            }
+            known = catalog.deliveries.known(wanted)
+        new = [each for id, each in wanted.items() if id not in known]
+        shorten = time.monotonic() - self._forgot > FORGET_SECONDS
+        if not new and not shorten:
+            return
         with self.workspace.catalog() as catalog:
-            mine = [pair for pair in new if not catalog.audit.count(SENT, delivery_key(*pair), 0.0)]
-            for hook, each in mine:
-                details = {"webhook": hook.name, "event": each.event, "about": each.subject}
-                catalog.audit.add(
-                    AuditEvent(actor="worker", action=SENT, subject=delivery_key(hook, each), details=details)
-                )
+            for one, hook in new:
+                announce(catalog, one.event, one.subject, one.key, one.text, one.data, [hook])
+            if shorten:
+                self._forgot = time.monotonic()
+                catalog.deliveries.forget(now() - KEPT_SECONDS)
+            catalog.commit()
+
+    def _claim(self, delivery: Delivery) -> bool:
+        with self.workspace.catalog() as catalog:
+            mine = catalog.deliveries.claim(delivery, now() + CLAIM_SECONDS)
             catalog.commit()
         return mine
 
-    def deliver(self, hook: Endpoint, each: Notice, ending: threading.Event) -> bool:
-        """Send one notice, with retries. The address, which may contain a secret, is not logged or
-        audited."""
-        body = json.dumps(asdict(each), ensure_ascii=False).encode()
-        for attempt in range(1, TRIES + 1):
-            try:
-                self.send(hook.location, body)
-            except (httpx.HTTPError, httpx.InvalidURL, OSError, ClinicError, ValueError) as error:
-                response = getattr(error, "response", None)
-                why = type(error).__name__ if response is None else response.status_code
-                log.warning("webhook %s, try %d of %d: %s", hook.name, attempt, TRIES, why)
-                if attempt == TRIES or ending.wait(PAUSE_SECONDS * attempt):
-                    break
-            else:
-                return True
+    def _settle(self, endpoint: Endpoint, delivery: Delivery, answer: Answer) -> None:
+        """Record how an attempt went; one that failed is repeated after a pause, unless it was the last or
+        the receiver is gone. The address, which may contain a secret, is not logged or audited."""
+        tries, at = delivery.attempts + 1, now()
+        lost = not answer.taken and (tries > len(PAUSES) or answer.status == GONE)
+        state: DeliveryState = "delivered" if answer.taken else "failed" if lost else "pending"
+        pause = 0.0 if state != "pending" else pause_after(tries, answer.retry_after)
         with self.workspace.catalog() as catalog:
-            details = {"webhook": hook.name, "event": each.event, "about": each.subject}
-            catalog.audit.add(
-                AuditEvent(actor="worker", action=FAILED, subject=delivery_key(hook, each), details=details)
-            )
+            catalog.deliveries.settle(delivery.id, state, answer.status, answer.error, at + pause, at)
+            if lost:
+                details = {"webhook": endpoint.name, "event": delivery.event, "about": delivery.subject}
+                event = AuditEvent(actor="worker", action=FAILED, subject=delivery.id, details=details)
+                catalog.audit.add(event)
             catalog.commit()
-        return False
+        if not answer.taken:
+            log.warning("webhook %s, try %d of %d: %s", endpoint.name, tries, len(PAUSES) + 1, answer.error)
 
 
-def delivery_key(hook: Endpoint, each: Notice) -> str:
-    """The audit key of one notice to one address."""
-    return f"{hook.id}:{each.id}"
+def was_registered(endpoint: Endpoint | None, at: float | None) -> bool:
+    """Whether there was the address at that time; for None, whether there is."""
+    return endpoint is not None and (at is None or endpoint.created <= at)
+
+
+def pause_after(tries: int, asked: float = 0.0) -> float:
+    """Seconds after the attempt of that number, or as many as the receiver asked for, at most a day; with
+    jitter, so that a receiver that was away is not flooded."""
+    return max(PAUSES[tries - 1], min(asked, PAUSES[-1])) * random.uniform(1.0, 1.0 + JITTER)

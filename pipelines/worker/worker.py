@@ -10,7 +10,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import threading
 import time
 import uuid
@@ -26,6 +25,7 @@ from dataengine.errors import ClinicError, Paused, WorkspaceUnusable
 from pipelines.runtime.devices import try_lock
 from pipelines.runtime.loading import import_object
 from pipelines.services.admin.worker_logs import LEVELS, log_level
+from pipelines.services.operation.logs import log_to_stderr
 from pipelines.services.queue import WORK_FORMAT
 from pipelines.stages.stage import Stage
 from pipelines.worker import inference_server
@@ -33,7 +33,7 @@ from pipelines.worker.child import Child, ChildDied
 from pipelines.worker.retrying import patiently
 from pipelines.worker.running import ActiveJob, RunningJobs
 from pipelines.worker.scheduled_backups import ScheduledBackups
-from pipelines.worker.webhook_sender import Webhooks
+from pipelines.worker.webhook_sender import WebhookSender
 from storage import job_queue
 from storage.opening import open_workspace
 
@@ -100,7 +100,7 @@ class Worker:
             target=self.running.beat_until, args=(self._ending,), daemon=True, name="beats"
         )
         beats.start()
-        hooks = Webhooks(self.workspace)
+        hooks = WebhookSender(self.workspace)
         threading.Thread(target=hooks.run, args=(self._ending,), daemon=True, name="webhooks").start()
         if self.settings.with_parent:
             threading.Thread(target=self._watch_parent, daemon=True, name="parent").start()
@@ -163,6 +163,8 @@ class Worker:
 
     def _progress(self, active: ActiveJob, event: dict[str, Any]) -> None:
         active.progress, active.message = event["progress"], event["message"]
+        if memory := event.get("memory"):
+            self.running.memory = {self.settings.device: memory}
 
     def _watch_parent(self) -> None:
         while os.read(0, 1024):
@@ -238,8 +240,6 @@ def worker_identity(workspace: Path) -> Iterator[str]:
 
 def run_worker(settings: WorkerSettings) -> None:
     """Run a worker until SIGTERM or SIGINT."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
+    log_to_stderr()
     with worker_identity(open_workspace(settings.workspace).path) as id:
         Worker(settings, id).run()

@@ -19,6 +19,7 @@ from dbos._utils import INTERNAL_QUEUE_NAME
 from dataengine.errors import Cancelled, ClinicError, ConfigRefused, Conflict, JobFailed, NotFound, Paused
 from dataengine.records import STAGE_JOB, AuditEvent, Job, JobState, Round, RoundState
 from pipelines.runtime.context import Context, Result, Waiting
+from pipelines.runtime.events import announce_job
 from pipelines.runtime.models import Models
 from pipelines.runtime.shards import Shard
 from pipelines.services import queue, rounds
@@ -207,6 +208,7 @@ class Engine:
                 return
             if job.kind == STAGE_JOB:
                 following = self._record(catalog, job, result)
+            announce_job(catalog, job, "succeeded")
             catalog.commit()
         if following:
             queue.enqueue(self.workspace, following.id)
@@ -231,6 +233,7 @@ class Engine:
             if job.kind == STAGE_JOB:
                 round_state: RoundState = "cancelled" if state == "cancelled" else "failed"
                 catalog.rounds.set_state(job.args["round_id"], round_state, f"{job.args['stage']}: {error}")
+            announce_job(catalog, job, state)
             catalog.commit()
         log.info("job %s %s: %s", job_id, state, error)
 

@@ -98,6 +98,8 @@ PERSON: dict[str, Handling] = {
     "endpoints.name": "report",
     "endpoints.location": "report",
     "endpoints.settings": "report",
+    "webhook_deliveries.body": "scrub",
+    "webhook_deliveries.error": "scrub",
     "benchmarks.settings": "report",
     "studies.design": "report",
     "settings.value": "report",
@@ -179,7 +181,9 @@ _IDS = """
     snapshots.id snapshots.manifest snapshots.parent snapshots.round_id studies.after_id studies.before_id
     studies.id studies.round_id treatments.detector_id treatments.generator_id treatments.id
     treatments.round_id treatments.treated_id users.password_hash votes.study_id workspace.id
-    queue_items.detector_id
+    queue_items.detector_id webhook_deliveries.endpoint_id webhook_deliveries.id
+    webhook_deliveries.message_id webhook_deliveries.subject
+    webhooks.endpoint_id webhooks.former_secret webhooks.secret
 """
 # Kinds, states, categories, class names, file names, stages, thresholds.
 _VOCABULARY = """
@@ -190,9 +194,11 @@ _VOCABULARY = """
     predictions.category prompts.category prompts.purpose queue_answers.kind queue_items.kind
     queue_takers.kind reviews.verdict rounds.stage rounds.state snapshot_items.category
     settings.name snapshot_items.kind snapshot_items.split snapshots.composition studies.state users.roles
-    votes.choice votes.question
+    votes.choice votes.question webhook_deliveries.event webhook_deliveries.state webhooks.events
 """
-_MACHINES = "jobs.worker sessions.client workers.devices workers.host workers.id workers.job_id"
+_MACHINES = (
+    "jobs.worker sessions.client workers.devices workers.host workers.id workers.job_id workers.memory"
+)
 # Unfinished label maps are pixels, and are deleted with their author and with their image.
 _PIXELS = "drafts.label_map"
 IMPERSONAL = frozenset(f"{_IDS} {_VOCABULARY} {_MACHINES} {_PIXELS}".split())

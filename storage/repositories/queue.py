@@ -39,7 +39,7 @@ class Queue(Rows[QueueItem]):
 
     def add_many(self, items: Iterable[QueueItem]) -> int:
         """Store the items with a new triple of image, round and kind; returns their number."""
-        return self._insert(items, given=0, done=False)
+        return self._insert(items, given=0, done=False, queued=now())
 
     def next(
         self,

@@ -25,6 +25,7 @@ from storage.tables.labels import label_classes, label_map_facts, labels, review
 from storage.tables.models import detectors, generators, promotions, treatments
 from storage.tables.queue import leases, queue_answers, queue_items, queue_takers
 from storage.tables.studies import guests, invitations, studies, votes
+from storage.tables.webhooks import webhook_deliveries, webhooks
 from storage.tables.work import job_files, jobs, rounds, workers
 from storage.tables.workspace import settings, workspace
 
@@ -79,6 +80,8 @@ __all__ = [
     "treatments",
     "users",
     "votes",
+    "webhook_deliveries",
+    "webhooks",
     "workers",
     "workspace",
 ]

@@ -36,6 +36,7 @@ labels = Table(
     Index(None, "round_id"),
     Index(None, "author", "created"),
     Index(None, "label_map"),
+    Index(None, "created"),
 )
 
 reviews = Table(
@@ -53,4 +54,5 @@ reviews = Table(
         ["labels.image_id", "labels.author", "labels.revision"],
         ondelete="CASCADE",
     ),
+    Index(None, "created"),
 )

@@ -2,7 +2,17 @@
 
 from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Index, Table, Text, UniqueConstraint
 
-from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
+from storage.tables.columns import (
+    boolean,
+    float_,
+    image_key,
+    integer,
+    key,
+    metadata,
+    optional_float,
+    optional_text,
+    text,
+)
 
 # An item without rows here is open to every annotator.
 queue_takers = Table(
@@ -21,6 +31,7 @@ queue_takers = Table(
 )
 
 # `given` counts the answers of distinct people; `done` is set once it reaches `annotations_per_image`.
+# `queued` is when it was added, in epoch seconds.
 queue_items = Table(
     "queue_items",
     metadata,
@@ -33,8 +44,10 @@ queue_items = Table(
     optional_text("detector_id"),
     integer("given"),
     boolean("done"),
+    optional_float("queued"),
     Index("ix_queue_items_next", "kind", "done", "priority", "image_id"),
     Index(None, "round_id", "done"),
+    Index(None, "done", "queued"),
 )
 
 queue_answers = Table(
@@ -53,6 +66,7 @@ queue_answers = Table(
         ondelete="CASCADE",
     ),
     Index(None, "author"),
+    Index(None, "created"),
 )
 
 leases = Table(

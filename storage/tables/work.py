@@ -1,6 +1,6 @@
 """Tables of rounds, jobs and workers."""
 
-from sqlalchemy import Column, Float, Index, Integer, Table, Text
+from sqlalchemy import JSON, Column, Float, Index, Integer, Table, Text
 
 from storage.tables.columns import Tuples, boolean, float_, integer, json, key, metadata, optional_text, text
 
@@ -41,6 +41,8 @@ jobs = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("failed_at", Float, nullable=False, server_default="0"),
     Index(None, "state", "created"),
+    Index(None, "finished"),
+    Index(None, "kind", "finished"),
 )
 
 # Files of jobs, for workers and web servers with a common database but no common disk, as ordered pieces.
@@ -62,4 +64,6 @@ workers = Table(
     Column("devices", Tuples, nullable=False),
     optional_text("job_id"),
     float_("beat"),
+    # Bytes by device, `{"cuda:0": {"used": …, "total": …}}`.
+    Column("memory", JSON, nullable=False, server_default="{}"),
 )

@@ -4,18 +4,37 @@ AFTER_0011 = {
     "label_classes": ("color", "place", "retired"),
     "sessions": ("client",),
     "users": ("must_change", "seen"),
+    "queue_items": ("queued",),
+    "workers": ("memory",),
 }
 """Columns that migrations after 0011 add."""
 LATER_COLUMNS = {
     "detectors": ("operating_point", "removed", "domain"),
     "generators": ("removed",),
-    "queue_items": ("detector_id",),
     **AFTER_0011,
+    "queue_items": ("detector_id", "queued"),
 }
 """Columns that migrations after 0008 add."""
 
-_NEW = ("settings", "map_places", "image_tags", "saved_views", "pilots", "api_tokens", "identities")
-_TABLES = tuple(f"DROP TABLE {name}" for name in _NEW)
+_NEW = (
+    "settings",
+    "map_places",
+    "image_tags",
+    "saved_views",
+    "pilots",
+    "api_tokens",
+    "identities",
+    "webhook_deliveries",
+    "webhooks",
+)
+_INDEXES = (
+    *("queue_items_done_queued", "queue_answers_created", "labels_created", "reviews_created"),
+    *("jobs_finished", "jobs_kind_finished"),
+)
+_TABLES = (
+    *(f"DROP TABLE {name}" for name in _NEW),
+    *(f"DROP INDEX ix_{name}" for name in _INDEXES),
+)
 LATER_OBJECTS = {
     "sqlite": (
         *_TABLES,
@@ -32,4 +51,5 @@ LATER_OBJECTS = {
         "DROP FUNCTION prompt_search_words",
     ),
 }
-"""Statements that drop the other things that migrations after 0008 add, by database."""
+"""Statements that drop the other things that migrations after 0008 add, by database; before the columns,
+some of which their indexes hold."""

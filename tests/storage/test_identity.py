@@ -132,11 +132,11 @@ def test_an_upgraded_catalog_gets_its_identity(tmp_path: Path) -> None:
     with workspace.engine.begin() as connection:
         connection.execute(text("DROP TABLE workspace"))
         later = {"jobs": ("failure", "failures", "failed_at"), **LATER_COLUMNS}
+        for statement in LATER_OBJECTS[connection.dialect.name]:
+            connection.execute(text(statement))
         for table, columns in later.items():
             for column in columns:
                 connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-        for statement in LATER_OBJECTS[connection.dialect.name]:
-            connection.execute(text(statement))
         connection.execute(text("UPDATE alembic_version SET version_num = '0005'"))
     workspace.close()
     for mark in (workspace.path / MARK, workspace.path / "blobs" / MARK):

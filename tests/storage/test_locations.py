@@ -154,11 +154,11 @@ def test_an_older_catalogs_paths_are_rewritten_on_opening(tmp_path: Path) -> Non
             catalog.create_function("absolute", 1, absolute)
             catalog.execute(f"UPDATE {table} SET {column} = absolute({column})")
         catalog.execute("UPDATE alembic_version SET version_num = '0007'")
+        for statement in LATER_OBJECTS["sqlite"]:
+            catalog.execute(statement)
         for table, columns in LATER_COLUMNS.items():
             for column in columns:
                 catalog.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        for statement in LATER_OBJECTS["sqlite"]:
-            catalog.execute(statement)
         [[args]] = catalog.execute("SELECT args FROM jobs")
         assert json.loads(args)["path"] == inside
     again = open_workspace(workspace.path)

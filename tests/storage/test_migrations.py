@@ -167,13 +167,33 @@ def test_the_clinics_detectors_learn_what_they_were_made_for(engine: Engine) -> 
             catalog.detectors.add(DetectorVersion(id=id, name=id, checkpoint=id, parent=parent))
         catalog.commit()
     with engine.begin() as connection:
+        for statement in LATER_OBJECTS[connection.dialect.name]:
+            connection.execute(text(statement))
         for table, columns in {**AFTER_0011, "detectors": ("domain",)}.items():
             for column in columns:
                 connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
-        for statement in LATER_OBJECTS[connection.dialect.name]:
-            connection.execute(text(statement))
         connection.execute(text("UPDATE alembic_version SET version_num = '0010'"))
     migrate(engine)
     with Catalog(engine) as catalog:
         domains = {one.id: one.domain for one in catalog.detectors.list()}
     assert domains == {"first-doctor": "clinic", "a": "clinic", "b": "clinic", "own": ""}
+
+
+def test_webhooks_of_before_get_a_secret_and_are_not_told_again(database_url: str) -> None:
+    engine = make_engine(database_url)
+    before = _scripts().get_revision("0018").down_revision
+    with engine.begin() as connection:
+        upgrade(connection, str(before))
+        endpoint = "'h', 'webhook', 'chat', 'https://hooks.example/1', '{}', 1.0"
+        columns = "id, kind, name, location, settings, created"
+        connection.execute(text(f"INSERT INTO endpoints ({columns}) VALUES ({endpoint})"))
+        event = "'worker', 'webhook.sent', 'h:message', '{}', 1.0"
+        columns = "actor, action, subject, details, at"
+        connection.execute(text(f"INSERT INTO audit_events ({columns}) VALUES ({event})"))
+    migrate(engine)
+    with Catalog(engine) as catalog:
+        [hook], [sent] = catalog.webhooks.list(), catalog.deliveries.of_endpoint("h", 9)
+    assert hook.secret.startswith("whsec_") and (sent.id, sent.message_id) == ("h:message", "message")
+    assert set(hook.events) == {"people needed", "engineers needed", "raters needed"}
+    assert sent.state == "delivered"
+    engine.dispose()

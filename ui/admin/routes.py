@@ -9,6 +9,7 @@ from ui.admin.models import models_tab
 from ui.admin.people import people_tab
 from ui.admin.system import system_tab
 from ui.admin.tokens import tokens_tab
+from ui.admin.webhooks import webhooks_tab
 from ui.web.desk import Site
 from ui.web.gradio_kit import desk, heading
 
@@ -25,6 +26,8 @@ def build_admin_desk(site: Site) -> gr.Blocks:
                 tokens_tab(workspace, tokens)
             with gr.Tab("Models and endpoints") as models:
                 models_tab(workspace, models, site.settings.allowed_networks)
+            with gr.Tab("Webhooks") as webhooks:
+                webhooks_tab(workspace, webhooks)
             with gr.Tab("System") as system:
                 system_tab(workspace, system)
             with gr.Tab("Label classes") as classes:

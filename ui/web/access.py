@@ -23,6 +23,8 @@ IMAGE_VIEWERS = roles("annotator", "curator", "engineer")
 SHARED_PATHS: Mapping[str, frozenset[str]] = {
     "/healthz": PUBLIC,
     "/readyz": PUBLIC,
+    # It asks for a token itself, see `ui.web.metrics`.
+    "/metrics": PUBLIC,
     "/static": PUBLIC,
     "/favicon.ico": PUBLIC,
     "/classes.css": SIGNED_IN,

@@ -26,3 +26,5 @@ class Problem(BaseModel):
     """An error message."""
 
     error: str
+    request: str = ""
+    """The id of the request, to find it in the server's log."""

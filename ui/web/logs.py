@@ -1,82 +1,44 @@
-"""The server's log: one JSON object per line, with nothing secret in it."""
+"""The server's log: one JSON object per line, with nothing secret in it. Formats and files are those of
+`pipelines.services.operation.logs`, which the workers share."""
 
-import json
 import logging
-import os
 import re
+import secrets
 import sys
-from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
+
+from pipelines.services.admin.worker_logs import LEVELS
+from pipelines.services.operation.logs import KEPT, MOST_BYTES, JsonFormatter, PrivateLog
 
 logger = logging.getLogger("clinic.web")
 
-MOST_BYTES, KEPT = 5_000_000, 5
-STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message", "taskName"}
-SECRET = re.compile(
-    r"(?i)((?:token|password|secret|csrf|cookie|authorization|api_key)[\"']?\s*[=:]\s*)[^\s&,;}]+"
-)
+REQUEST_ID = "X-Request-ID"
+WELL_FORMED = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,63}")
+"""Ids of requests that are taken over from a proxy."""
 
 
-API_TOKEN = re.compile(r"(clinic_[0-9a-f]{8}_[0-9a-f]{8}_)[A-Za-z0-9_-]+")
+def new_request_id() -> str:
+    """A random id, 16 hexadecimal digits."""
+    return secrets.token_hex(8)
 
 
-def without_secrets(text: str) -> str:
-    """The text with API tokens, and the values of anything named like a secret, taken out."""
-    return SECRET.sub(r"\1[removed]", API_TOKEN.sub(r"\1[removed]", text))
-
-
-class JsonFormatter(logging.Formatter):
-    """Formats a record and its extra fields as one JSON line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields: dict[str, Any] = {
-            "at": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "event": without_secrets(record.getMessage()),
-        }
-        fields |= {
-            key: without_secrets(value) if isinstance(value, str) else value
-            for key, value in vars(record).items()
-            if key not in STANDARD
-        }
-        if record.exc_info:
-            fields["error"] = without_secrets(self.formatException(record.exc_info))
-        return json.dumps(fields, default=str, ensure_ascii=False)
-
-
-class PrivateLog(RotatingFileHandler):
-    """A file that begins anew at `MOST_BYTES`, keeps `KEPT` former ones, and is its owner's alone."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, maxBytes=MOST_BYTES, backupCount=KEPT, encoding="utf-8")
-
-    def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, "a", encoding="utf-8", opener=private)
-
-
-def private(path: str, flags: int) -> int:
-    """An `opener` for files that others must not read."""
-    return os.open(path, flags, 0o600)
-
-
-def log_to_file(path: Path) -> None:
+def log_to_file(path: Path, level: str = "info", most_bytes: int = MOST_BYTES, kept: int = KEPT) -> None:
     """Send the server's lines to a file as JSON; errors go to the terminal as well, and all lines where the
     file cannot be written."""
     try:
-        file = PrivateLog(path)
+        file = PrivateLog(path, most_bytes, kept)
     except OSError:
-        log_to()
+        log_to(level=LEVELS[level])
         return
     errors = logging.StreamHandler(sys.stderr)
     errors.setLevel(logging.ERROR)
-    send_to(file, errors)
+    send_to(file, errors, level=LEVELS[level])
 
 
-def log_to(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
-    """Send the server's lines to the stream as JSON."""
-    send_to(logging.StreamHandler(stream), level=level)
+def log_to(stream: TextIO | None = None, level: int = logging.INFO) -> None:
+    """Send the server's lines to the stream (default: the terminal's for errors) as JSON."""
+    send_to(logging.StreamHandler(stream or sys.stderr), level=level)
 
 
 def send_to(*handlers: logging.Handler, level: int = logging.INFO) -> None:
@@ -85,8 +47,8 @@ def send_to(*handlers: logging.Handler, level: int = logging.INFO) -> None:
         handler.setFormatter(JsonFormatter())
     for name, lowest in (
         ("clinic.web", level),
-        ("uvicorn", logging.WARNING),
-        ("uvicorn.error", logging.WARNING),
+        ("uvicorn", max(level, logging.WARNING)),
+        ("uvicorn.error", max(level, logging.WARNING)),
     ):
         channel = logging.getLogger(name)
         channel.handlers[:] = handlers if name != "uvicorn.error" else []

@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -17,9 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dataengine.bounds import BODY_MEMORY, check_json
 from dataengine.errors import InputRefused
+from pipelines.services.operation.logs import request_id
 from storage.passwords import BUSY
 from ui.web.access import PUBLIC, AccessTable
-from ui.web.logs import logger
+from ui.web.logs import REQUEST_ID, WELL_FORMED, logger, new_request_id
 from ui.web.pages import message_page
 from ui.web.policy import inline_sources
 from ui.web.proxies import BELIEVED, DEFAULT_PORTS, IGNORED, PROBLEM
@@ -55,8 +56,14 @@ HEADERS = {
 
 
 def refused(status: int, message: str) -> Response:
-    """The response to a refused request."""
-    return JSONResponse({"error": message}, status)
+    """The response to a refused request, with the request's id to find it in the log."""
+    return JSONResponse(problem_of(message), status)
+
+
+def problem_of(message: str) -> dict[str, str]:
+    """An error as JSON: its sentence, and the id of the request that is answered."""
+    asked = request_id.get()
+    return {"error": message} | ({"request": asked} if asked else {})
 
 
 def refused_page(headers: Headers, status: int, message: str) -> Response:
@@ -331,26 +338,37 @@ class ResponseHeaders:
 
 
 class RequestLog:
-    """One JSON line per request, without query strings, cookies or bodies."""
+    """Gives each request an id, writes one JSON line for it, without query string, cookies or body, and
+    passes it to `count` with the application's root path, the status and the seconds.
 
-    def __init__(self, app: ASGIApp) -> None:
+    The id is in the answer, in every line of the log and in error messages. One that a proxy on this machine
+    sends is taken over.
+    """
+
+    def __init__(self, app: ASGIApp, count: Callable[[Scope, str, int, float], None]) -> None:
         self.app = app
+        self.count = count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 500
+        began, status, root = time.perf_counter(), 500, scope.get("root_path", "")
+        asked = id_of(scope)
+        request_id.set(asked)
 
         async def noting(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = asked
             await send(message)
 
         try:
             await self.app(scope, receive, noting)
         finally:
+            seconds = time.perf_counter() - began
+            self.count(scope, root, status, seconds)
             person = scope.get("state", {}).get("person")
             logger.info(
                 "request",
@@ -358,9 +376,16 @@ class RequestLog:
                     "method": scope["method"],
                     "path": scope["path"],
                     "status": status,
-                    "ms": round(1000 * (time.perf_counter() - began), 1),
+                    "ms": round(1000 * seconds, 1),
                     "person": person.name if person else None,
-                    "api_token": person.api_token.name if person and person.api_token else None,
+                    "program": person.api_token.name if person and person.api_token else None,
                     "client": (scope.get("client") or [None])[0],
                 },
             )
+
+
+def id_of(scope: Scope) -> str:
+    """The id that a program on this machine gave the request, if it is well-formed; else a new one."""
+    given = Headers(scope=scope).get(REQUEST_ID, "")
+    trusted = is_loopback((scope.get("client") or ("",))[0])
+    return given if trusted and WELL_FORMED.fullmatch(given) else new_request_id()

@@ -10,6 +10,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
+from pipelines.services.operation.logs import request_id
+
 UI = Path(__file__).parents[1]
 STATIC = Path(__file__).parent / "static"
 ROOT: ContextVar[str] = ContextVar("root", default="")
@@ -61,4 +63,4 @@ def start_link_page(problem: str = "", status: int = 200) -> HTMLResponse:
 
 def message_page(title: str, text: str, status: int) -> HTMLResponse:
     """A short message, for refusals and missing pages."""
-    return render("web/pages/message.html", status, title=title, text=text)
+    return render("web/pages/message.html", status, title=title, text=text, request=request_id.get())

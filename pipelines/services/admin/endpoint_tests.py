@@ -9,6 +9,7 @@ from dataengine.errors import InputRefused, ServiceAbsent
 from dataengine.outgoing import Network, checked_client
 from dataengine.records import Endpoint, EndpointKind
 from pipelines.services.endpoints import HUB_ID, SERVICES, check_webhook, checked_endpoint, permitted
+from pipelines.services.operation.webhooks import send_test
 from storage.workspace import Workspace
 
 SECONDS = 5.0
@@ -70,7 +71,7 @@ KIND_HELP: Mapping[EndpointKind, KindHelp] = {
         ("*",),
     ),
     "webhook": KindHelp(
-        "An address that is told when people are needed or a round has failed.",
+        "An address that is told of events, such as when people are needed or a job has failed.",
         "an https URL, or http on this machine: https://hooks.example.org/clinic",
     ),
 }
@@ -81,6 +82,9 @@ def check_registered(workspace: Workspace, endpoint_id: str, allowed_networks: S
     """Test a registered endpoint; returns what was found. Raises as `check_endpoint`, and `NotFound`."""
     with workspace.catalog(read_only=True) as catalog:
         endpoint = catalog.endpoints.get(endpoint_id)
+    if endpoint.kind == "webhook":
+        sent = send_test(workspace, endpoint_id)
+        return f"The signed test message was taken in {(sent.finished or sent.created) - sent.created:.1f} s."
     return check_endpoint(endpoint.kind, endpoint.name, endpoint.location, allowed_networks)
 
 

@@ -10,6 +10,7 @@ from dataengine.errors import ConfigRefused, Conflict, InputRefused
 from dataengine.quality.config import StudyDesign
 from dataengine.records import REPAIRED, AuditEvent, Study, digest, now
 from dataengine.records.images import JUDGE
+from pipelines.runtime.events import announce
 from pipelines.services.studies.sides import pairs_between, words_for
 from storage import accounts
 from storage.catalog import Catalog
@@ -180,4 +181,5 @@ def close_study(workspace: Workspace, study_id: str, actor: str) -> None:
         for guest in catalog.guests.of_study(study_id):
             accounts.set_active(catalog, guest.name, False, actor)
         catalog.audit.add(AuditEvent(actor=actor, action="study.close", subject=study_id))
+        announce(catalog, "study finished", study_id, study_id, "A study is closed; its results are final.")
         catalog.commit()

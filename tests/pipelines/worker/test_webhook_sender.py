@@ -1,37 +1,53 @@
-"""Webhooks: what is said to whom, once, signed, bounded, and with nothing secret in any log."""
+"""Messages to webhooks: at least once each, with growing pauses, and nothing secret in any log."""
 
-import hashlib
-import hmac
 import json
 import logging
-import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
-import httpx
 import pytest
+from standardwebhooks import Webhook as Verifier
 
-from dataengine.errors import InputRefused
-from dataengine.records import Endpoint, Job, Round, Study, now
-from pipelines.services.endpoints import check_target
+from dataengine.records import Endpoint, Job, JobState, Round, Study, Webhook, new_secret, now
+from pipelines.runtime.events import announce, announce_job
+from pipelines.services.operation.webhooks import Answer, list_deliveries
 from pipelines.worker import webhook_sender
-from pipelines.worker.webhook_sender import Webhooks, post
+from pipelines.worker.webhook_sender import CLAIM_SECONDS, PAUSES, WebhookSender, pause_after
 from storage.opening import create_workspace
 from storage.workspace import Workspace
+from tests.pipelines.receiver import receiving
 
 STAY = threading.Event()
 ADDRESS = "https://hooks.example/services/s3cr3t"
+TAKEN = Answer(taken=True, status=204)
+
+
+def register(
+    workspace: Workspace, id: str = "h", location: str = ADDRESS, name: str = "chat", ago: float = 10.0
+) -> str:
+    """The secret of a new webhook, registered that many seconds ago."""
+    secret = new_secret()
+    with workspace.catalog() as catalog:
+        endpoint = Endpoint(id=id, kind="webhook", name=name, location=location, created=now() - ago)
+        catalog.endpoints.add(endpoint)
+        catalog.webhooks.set(Webhook(endpoint_id=id, secret=secret))
+        catalog.commit()
+    return secret
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Iterator[Workspace]:
+def empty(tmp_path: Path) -> Iterator[Workspace]:
     made = create_workspace(tmp_path / "w")
-    with made.catalog() as catalog:
-        catalog.endpoints.add(
-            Endpoint(id="h", kind="webhook", name="chat", location=ADDRESS, created=now() - 10)
-        )
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def workspace(empty: Workspace) -> Workspace:
+    """One with a webhook, rounds that wait and have failed, and an open study."""
+    register(empty)
+    with empty.catalog() as catalog:
         catalog.rounds.add(Round(id="r1", recipe={}, stage="wait_for_labels", state="waiting"))
         catalog.rounds.add(Round(id="r2", recipe={}, stage="treat", state="failed"))
         for id, finished in (("r2.treat.1", now() - 100), ("r2.treat.2", now())):
@@ -40,129 +56,184 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
         catalog.jobs.add(Job(id="r3.judge.1", kind="stage", state="failed", finished=now() - 100))
         catalog.studies.add(Study(id="s", name="hands", before_id="g", after_id="h", pairs=(("a", "b"),)))
         catalog.commit()
-    yield made
-    made.close()
+    return empty
 
 
-def test_each_notice_is_sent_once_to_each_address(workspace: Workspace) -> None:
-    sent: list[tuple[str, dict[str, object]]] = []
-    hooks = Webhooks(workspace, lambda location, body: sent.append((location, json.loads(body))))
-    assert hooks.sweep(STAY) == 3 and hooks.sweep(STAY) == 0
-    assert Webhooks(workspace, hooks.send).sweep(STAY) == 0, "another worker does not repeat them"
-    assert {location for location, _ in sent} == {ADDRESS}
-    by_event = {str(said["event"]): said for _, said in sent}
+class Recording:
+    """Takes the place of the network: keeps what is sent, and answers as it is told, then with 204."""
+
+    def __init__(self, *answers: Answer) -> None:
+        self.answers = list(answers)
+        self.sent: list[tuple[str, str, dict[str, object]]] = []
+
+    def __call__(self, endpoint: Endpoint, hook: Webhook, message_id: str, body: str) -> Answer:
+        self.sent.append((endpoint.id, message_id, json.loads(body)))
+        return self.answers.pop(0) if self.answers else TAKEN
+
+
+def test_what_waits_for_people_is_told_once_to_each_address(workspace: Workspace) -> None:
+    network = Recording()
+    sender = WebhookSender(workspace, network)
+    assert sender.sweep(STAY) == 3 and sender.sweep(STAY) == 0
+    assert WebhookSender(workspace, network).sweep(STAY) == 0, "another worker does not repeat them"
+    by_event = {str(body["event"]): body for _, _, body in network.sent}
     assert set(by_event) == {"people needed", "engineers needed", "raters needed"}
     assert by_event["people needed"]["subject"] == "r1"
     assert by_event["engineers needed"]["subject"] == "r2", "r3 failed before there was a webhook"
-    with workspace.catalog() as catalog:
-        catalog.endpoints.add(Endpoint(id="i", kind="webhook", name="mail", location=ADDRESS))
-        catalog.commit()
-    assert hooks.sweep(STAY) == 2, "a new address hears what is still open"
-
-
-def test_what_does_not_arrive_is_tried_thrice_and_written_down_without_its_address(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(webhook_sender, "PAUSE_SECONDS", 0.0)
-    tried: list[str] = []
-
-    def fails(location: str, body: bytes) -> None:
-        tried.append(location)
-        raise OSError(f"no route to {location}")
-
-    with caplog.at_level(logging.WARNING):
-        assert Webhooks(workspace, fails).sweep(threading.Event()) == 0
-    assert len(tried) == 9
-    with workspace.catalog(read_only=True) as catalog:
-        events = catalog.audit.list()
-    assert sum(event.action == "webhook.failed" for event in events) == 3
-    told = caplog.text + str(events)
-    assert "chat" in told and "s3cr3t" not in told and "hooks.example" not in told
+    register(workspace, "i", name="mail", ago=0.0)
+    assert sender.sweep(STAY) == 2, "a new address is told what is still open"
 
 
 @pytest.mark.parametrize(
-    "location",
-    ["http://example.org/x", "ftp://localhost/x", "https://", "http://10.0.0.1/", "nonsense", "http://[::"],
+    ("kind", "state", "events"),
+    [
+        ("treat", "succeeded", ["job finished"]),
+        ("treat", "failed", ["job failed"]),
+        ("backup", "failed", ["backup failed", "job failed"]),
+        ("treat", "cancelled", []),
+        ("treat", "paused", []),
+        ("stage", "failed", []),
+    ],
 )
-def test_addresses_that_may_not_be(location: str) -> None:
-    with pytest.raises(InputRefused, match="https"):
-        check_target(location)
-
-
-@pytest.fixture
-def receiver() -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
-    """A server on this machine that keeps what it gets; /away redirects, /slow hangs up late."""
-    got: list[tuple[str, dict[str, str], bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append((self.path, dict(self.headers), self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(302 if self.path == "/away" else 204)
-            if self.path == "/away":
-                self.send_header("Location", "/elsewhere")
-            self.end_headers()
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", got
-    server.shutdown()
-    server.server_close()
-    thread.join(5)
-
-
-def test_a_real_request_is_json_signed_and_never_redirected(
-    receiver: tuple[str, list[tuple[str, dict[str, str], bytes]]], monkeypatch: pytest.MonkeyPatch
+def test_the_end_of_a_job_is_told_without_its_error(
+    empty: Workspace, kind: str, state: JobState, events: list[str]
 ) -> None:
-    url, got = receiver
-    monkeypatch.setenv(webhook_sender.SECRET, "key")
-    post(f"{url}/here", b'{"event": "people needed"}')
-    path, headers, body = got[0]
-    assert path == "/here" and headers["Content-Type"] == "application/json"
-    expected = hmac.new(b"key", body, hashlib.sha256).hexdigest()
-    assert headers["X-Clinic-Signature"] == f"sha256={expected}"
-    with pytest.raises(httpx.HTTPStatusError, match="302"):
-        post(f"{url}/away", b"{}")
-    assert [path for path, _, _ in got] == ["/here", "/away"]
-
-
-def test_a_name_that_leads_inside_is_not_called(
-    receiver: tuple[str, list[tuple[str, dict[str, str], bytes]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, got = receiver
-    inside = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *arguments, **named: inside)
-    with pytest.raises(InputRefused, match="private or local"):
-        post(url.replace("http://127.0.0.1", "https://hooks.example"), b"{}")
-    assert not got
-
-
-def test_no_log_holds_the_address_of_a_request(
-    receiver: tuple[str, list[tuple[str, dict[str, str], bytes]]],
-    workspace: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    url, got = receiver
-    monkeypatch.setattr(webhook_sender, "PAUSE_SECONDS", 0.0)
-    logging.getLogger("httpx").setLevel(logging.NOTSET)
-    with workspace.catalog() as catalog:
-        catalog.endpoints.remove("h")
-        for id, path in (("i", "here?key=s3cr3t"), ("j", "away")):
-            location = f"{url}/{path}"
-            catalog.endpoints.add(Endpoint(id=id, kind="webhook", name=id, location=location, created=1.0))
+    register(empty)
+    with empty.catalog() as catalog:
+        announce_job(catalog, Job(id="j", kind=kind, error="ada's folder /home/ada is full"), state)
         catalog.commit()
-    with caplog.at_level(logging.INFO):
-        arrived = Webhooks(workspace).sweep(threading.Event())
-    assert arrived == 4 and {path for path, _, _ in got} == {"/here?key=s3cr3t", "/away"}
-    assert "webhook j, try 3 of 3: 302" in caplog.text
-    assert "s3cr3t" not in caplog.text and url not in caplog.text
+    network = Recording()
+    WebhookSender(empty, network).sweep(STAY)
+    assert sorted(str(body["event"]) for _, _, body in network.sent) == events
+    assert "/home/ada" not in str(network.sent)
 
 
-def test_a_receiver_that_is_silent_is_left_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook_sender, "SECONDS", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(httpx.TimeoutException):
-        post(f"http://127.0.0.1:{silent.getsockname()[1]}/", b"{}")
+def test_what_is_not_taken_is_sent_again_with_the_same_id_and_growing_pauses(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    register(empty)
+    clock = now()
+    monkeypatch.setattr(webhook_sender, "now", lambda: clock)
+    with empty.catalog() as catalog:
+        announce(catalog, "round finished", "r", "r", "It is finished.")
+        catalog.commit()
+    clock = now()
+    refusing = Answer(taken=False, status=500, error="it answered 500")
+    network = Recording(*[refusing] * 20)
+    sender, times = WebhookSender(empty, network), []
+    while [one.state for one in list_deliveries(empty, "h")] == ["pending"]:
+        if sender.sweep(STAY) == 0 and len(network.sent) > len(times):
+            times.append(clock)
+        clock += 1.0 if len(times) < 3 else 600.0
+    assert len({id for _, id, _ in network.sent}) == 1 and len(times) == len(PAUSES) + 1
+    for number, pause in enumerate(PAUSES):
+        assert pause <= times[number + 1] - times[number] <= 1.1 * pause + 601
+    with empty.catalog(read_only=True) as catalog:
+        events = catalog.audit.list()
+    assert [event.action for event in events] == ["webhook.failed"]
+    [lost] = list_deliveries(empty, "h")
+    assert (lost.state, lost.attempts, lost.status) == ("failed", len(PAUSES) + 1, 500)
+    told = caplog.text + str(events) + str(lost)
+    assert "chat" in told and "s3cr3t" not in told and "hooks.example" not in told
+
+
+def test_a_receiver_that_is_gone_is_not_asked_again_and_one_that_is_busy_when_it_wants() -> None:
+    assert PAUSES[0] <= pause_after(1) <= 1.1 * PAUSES[0]
+    assert 600 <= pause_after(1, 600.0) <= 660
+    assert pause_after(1, 1e9) <= 1.1 * 86_400
+
+
+def test_gone_ends_the_attempts(empty: Workspace) -> None:
+    register(empty)
+    with empty.catalog() as catalog:
+        announce(catalog, "round finished", "r", "r", "It is finished.")
+        catalog.commit()
+    WebhookSender(empty, Recording(Answer(taken=False, status=410, error="it answered 410"))).sweep(STAY)
+    assert [one.state for one in list_deliveries(empty, "h")] == ["failed"]
+
+
+def test_a_silent_address_does_not_delay_the_others(empty: Workspace) -> None:
+    register(empty, "h")
+    register(empty, "i", name="mail")
+    with empty.catalog() as catalog:
+        for number in range(4):
+            announce(catalog, "round finished", f"r{number}", f"r{number}", "It is finished.")
+        catalog.commit()
+    asked: list[str] = []
+
+    def send(endpoint: Endpoint, hook: Webhook, message_id: str, body: str) -> Answer:
+        asked.append(endpoint.id)
+        return TAKEN if endpoint.id == "i" else Answer(taken=False, error="ConnectTimeout")
+
+    assert WebhookSender(empty, send).sweep(STAY) == 4
+    assert sorted(asked) == ["h", "i", "i", "i", "i"]
+
+
+def test_a_worker_that_is_killed_while_it_sends_leaves_the_message_to_another(
+    empty: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(empty)
+    with empty.catalog() as catalog:
+        announce(catalog, "round finished", "r", "r", "It is finished.")
+        catalog.commit()
+
+    def killed(*arguments: object) -> Answer:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        WebhookSender(empty, killed).sweep(STAY)
+    network = Recording()
+    other = WebhookSender(empty, network)
+    assert other.sweep(STAY) == 0, "it may still be sent by the first"
+    later = now() + CLAIM_SECONDS + 1
+    monkeypatch.setattr(webhook_sender, "now", lambda: later)
+    assert other.sweep(STAY) == 1 and other.sweep(STAY) == 0
+    assert [(one.state, one.attempts) for one in list_deliveries(empty, "h")] == [("delivered", 2)]
+
+
+def test_two_workers_send_each_message_once(workspace: Workspace) -> None:
+    network = Recording()
+    senders = [WebhookSender(workspace, network) for _ in range(4)]
+    threads = [threading.Thread(target=one.sweep, args=(STAY,)) for one in senders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(network.sent) == len({id for _, id, _ in network.sent}) == 3
+
+
+def test_the_log_is_shortened_but_nothing_is_told_twice(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = Recording()
+    with workspace.catalog() as catalog:
+        announce(catalog, "round finished", "r", "r", "It is finished.")
+        catalog.commit()
+    assert WebhookSender(workspace, network).sweep(STAY) == 4
+    later = now() + webhook_sender.KEPT_SECONDS + 60
+    monkeypatch.setattr(webhook_sender, "now", lambda: later)
+    assert WebhookSender(workspace, network).sweep(STAY) == 0
+    left = {one.event for one in list_deliveries(workspace, "h")}
+    assert left == {"people needed", "engineers needed", "raters needed"}
+
+
+def test_a_real_receiver_gets_signed_messages_from_a_sweep(
+    empty: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    with receiving() as receiver, caplog.at_level(logging.INFO):
+        secret = register(empty, location=f"{receiver.url}/here?key=s3cr3t")
+        with empty.catalog() as catalog:
+            announce(catalog, "detector promoted", "d", "d", "The detector d has become champion.")
+            catalog.commit()
+        receiver.answers.append((503, {"Retry-After": "0"}))
+        sender = WebhookSender(empty)
+        assert sender.sweep(STAY) == 0
+        with empty.catalog() as catalog:
+            catalog.deliveries.repeat(list_deliveries(empty, "h")[0].id, now())
+            catalog.commit()
+        assert sender.sweep(STAY) == 1
+    first, second = receiver.got
+    assert first[1]["webhook-id"] == second[1]["webhook-id"] and first[2] == second[2]
+    assert Verifier(secret).verify(second[2], second[1])["type"] == "detector.promoted"
+    assert "webhook chat, try 1 of" in caplog.text and "s3cr3t" not in caplog.text

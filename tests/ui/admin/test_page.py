@@ -52,6 +52,7 @@ def test_the_first_account_is_made_and_managed_on_the_page(browser: Browser, bar
 
         for tab, seen in (
             ("Models and endpoints", "A text-to-image model that"),
+            ("Webhooks", "Select a webhook"),
             ("System", "No worker is running"),
             ("Label classes", "unreasonable content"),
             ("Audit", "renamed the account"),

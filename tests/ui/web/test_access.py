@@ -61,8 +61,8 @@ MATRIX = {
     "/api/account": EVERYONE,
 }
 OPEN = {
-    *("/healthz", "/readyz", "/static", "/favicon.ico", "/login", "/api/login", "/label-studio", "/join"),
-    *("/api/docs", "/api/openapi.json"),
+    *("/healthz", "/readyz", "/metrics", "/static", "/favicon.ico", "/login", "/api/login", "/join"),
+    *("/label-studio", "/api/docs", "/api/openapi.json"),
 }
 OWN_SECRET = ("/login", "/label-studio/", "/join")
 """Open to everybody who knows a password or a secret, which the route itself asks for."""

@@ -183,7 +183,7 @@ def test_the_log_names_person_and_token(
     with caplog.at_level(logging.INFO, "clinic.web"):
         client_of().get("/api/session", headers=bearing(token_of(workspace, "rater")))
     line = json.loads(JsonFormatter().format(caplog.records[-1]))
-    assert (line["person"], line["api_token"]) == ("rater", "a program")
+    assert (line["person"], line["program"]) == ("rater", "a program")
 
 
 @pytest.mark.parametrize(

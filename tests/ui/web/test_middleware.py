@@ -15,11 +15,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
+from pipelines.services.operation.logs import JsonFormatter, without_secrets
 from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, PASSWORD, sign_in
 from ui.config import ServerConfig
 from ui.server import bound_socket, create_app, serve
-from ui.web.logs import KEPT, JsonFormatter, log_to, log_to_file, logger, without_secrets
+from ui.web.logs import log_to, log_to_file, logger
 from ui.web.middleware import FOREVER, HASHED, host_name, is_loopback
 from ui.web.policy import GRADIO, GRADIO_HTML, PAGES, inline_sources
 from ui.web.throttle import Throttle
@@ -197,15 +198,14 @@ def test_a_start_says_where_what_and_how_to_stop(
 
 
 def test_the_log_begins_anew_before_it_fills_a_disk(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("ui.web.logs.MOST_BYTES", 500)
-    log_to_file(tmp_path / "server.log")
+    log_to_file(tmp_path / "server.log", "info", 500, 3)
     for number in range(100):
         logger.info("request", extra={"path": f"/{number}"})
     logger.error("failed", extra={"path": "/last"})
     files = sorted(path.name for path in tmp_path.iterdir())
-    assert files == ["server.log", *(f"server.log.{number}" for number in range(1, KEPT + 1))]
+    assert files == ["server.log", *(f"server.log.{number}" for number in range(1, 4))]
     assert all(path.stat().st_size <= 500 and not path.stat().st_mode & 0o77 for path in tmp_path.iterdir())
     assert capsys.readouterr().err.count("\n") == 1
     log_to()

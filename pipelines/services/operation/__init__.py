@@ -1,0 +1,1 @@
+"""What operators need: figures to watch, logs, webhooks."""
