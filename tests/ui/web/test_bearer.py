@@ -13,12 +13,12 @@ from sqlalchemy import update
 from dataengine.records import ApiToken
 from pipelines.services.admin import tokens, users
 from pipelines.services.admin.audit import find_events
+from pipelines.services.operation.logs import JsonFormatter, without_secrets
 from storage import tables
 from storage.queries.audit import AuditFilter
 from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, sign_in
 from ui.web import bearer
-from ui.web.logs import JsonFormatter, without_secrets
 
 Clients = Callable[..., TestClient]
 HTML = {"Accept": "text/html"}
