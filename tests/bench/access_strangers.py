@@ -207,6 +207,7 @@ def memory_figures(server: Server, workspace: Workspace, part: float) -> list[Fi
             slug = name.replace(" ", "_").replace("-", "_")
             note = f"the slowest next meanwhile took {slowest:.0f} ms"
             found.append(figure(f"stranger_mb_{slug}", grown(), unit="MB", note=note))
+            print(f"{name}: {grown():.0f} MB; {note}", file=sys.stderr)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     worst = max(found, key=lambda one: float(one.value))
     return [
