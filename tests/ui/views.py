@@ -98,6 +98,7 @@ def views(first_image: str) -> tuple[View, ...]:
         View("home", "/", "main"),
         View("home-annotator", "/", "main", user="annotator"),
         View("account", "/account"),
+        View("api", "/api/docs", "#annotate", user=None),
         View("import", "/import"),
         View("annotate", "/annotate", ANNOTATE),
         *(View(f"annotate-{name}", "/annotate", ANNOTATE, act) for name, act in dialogs.items()),
@@ -125,7 +126,7 @@ def views(first_image: str) -> tuple[View, ...]:
         View("study-results", "/study?view=results&study=judged"),
         *(
             View(f"admin-{name.split()[0].lower()}", "/admin/", GRADIO, tab(name), gradio=True)
-            for name in ("People", "Models and endpoints", "System", "Label classes", "Audit", "Erasure")
+            for name in ("People", "API tokens", "Models and endpoints", "System", "Label classes", "Audit", "Erasure")
         ),
         *(
             View(f"gradio-{name.split()[0].lower()}", "/gradio/", GRADIO, tab(name), gradio=True)
