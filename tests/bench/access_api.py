@@ -181,34 +181,43 @@ def fuzzed(app: FastAPI, workspace: Workspace, count: int) -> list[Asked]:
             for mode in (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
         ]
     )
-    asked: list[Asked] = []
-    for role, sent in headers:
-
-        @seed(SEED)
-        @settings(
-            max_examples=-(-count // len(headers)),
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        )
-        @given(case=cases)
-        def ask(case: Any, role: str = role, sent: dict[str, str] = sent) -> None:
-            request = case.as_transport_kwargs(base_url=ORIGIN)
-            request.pop("cookies", None)
-            kept = {name: value for name, value in request.pop("headers", {}).items() if name.isascii()}
-            kept.pop("Authorization", None)
-            try:
-                answer = client.request(headers={**kept, **sent}, **request)
-            except (UnicodeError, ValueError, TypeError):
-                return  # no client can put that on the wire
-            method = request["method"].upper()
-            template = case.operation.path if method == case.operation.method.upper() else request["url"]
-            asked.append(Asked(role, method, template, answer.status_code))
-
-        ask()
+    asked = [
+        one
+        for role, sent in headers
+        for one in asked_by(client, cases, role, sent, -(-count // len(headers)))
+    ]
     planted = client.get(PLANTED, headers=dict(headers)["engineer"]).status_code
     asked.append(Asked("engineer", "GET", PLANTED, planted))
+    return asked
+
+
+def asked_by(
+    client: TestClient, cases: st.SearchStrategy[Any], role: str, sent: dict[str, str], count: int
+) -> list[Asked]:
+    """What one role asked for, and the answers' statuses."""
+    asked: list[Asked] = []
+
+    @seed(SEED)
+    @settings(
+        max_examples=count,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases)
+    def ask(case: Any) -> None:
+        request = case.as_transport_kwargs(base_url=ORIGIN)
+        request.pop("cookies", None)
+        kept = {name: value for name, value in request.pop("headers", {}).items() if name.isascii()}
+        kept.pop("Authorization", None)
+        try:
+            answer = client.request(headers={**kept, **sent}, **request)
+        except (UnicodeError, ValueError, TypeError):
+            return  # no client can put that on the wire
+        asked.append(Asked(role, request["method"].upper(), case.operation.path, answer.status_code))
+
+    ask()
     return asked
 
 
