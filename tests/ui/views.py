@@ -126,7 +126,15 @@ def views(first_image: str) -> tuple[View, ...]:
         View("study-results", "/study?view=results&study=judged"),
         *(
             View(f"admin-{name.split()[0].lower()}", "/admin/", GRADIO, tab(name), gradio=True)
-            for name in ("People", "API tokens", "Models and endpoints", "System", "Label classes", "Audit", "Erasure")
+            for name in (
+                "People",
+                "API tokens",
+                "Models and endpoints",
+                "System",
+                "Label classes",
+                "Audit",
+                "Erasure",
+            )
         ),
         *(
             View(f"gradio-{name.split()[0].lower()}", "/gradio/", GRADIO, tab(name), gradio=True)
