@@ -122,6 +122,7 @@ def views(first_image: str) -> tuple[View, ...]:
         View("home", "/", "main"),
         View("home-annotator", "/", "main", user="annotator"),
         View("account", "/account"),
+        View("api", "/api/docs", "#annotate", user=None),
         View("import", "/import"),
         View("annotate", "/annotate", ANNOTATE),
         *(View(f"annotate-{name}", "/annotate", ANNOTATE, act) for name, act in dialogs.items()),
@@ -150,7 +151,7 @@ def views(first_image: str) -> tuple[View, ...]:
         *(
             View(f"admin-{name.split()[0].lower()}", "/admin/", GRADIO, tab(name), gradio=True)
             for name in (
-                *("People", "Models and endpoints", "Webhooks", "System"),
+                *("People", "API tokens", "Models and endpoints", "Webhooks", "System"),
                 *("Label classes", "Audit", "Erasure"),
             )
         ),

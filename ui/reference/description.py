@@ -155,7 +155,7 @@ def parameters_of(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def fields_of(operation: dict[str, Any], schemas: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The fields of the JSON body."""
     content = operation.get("requestBody", {}).get("content", {})
-    schema = next((one["schema"] for one in content.values()), {})
+    schema: dict[str, Any] = next((one["schema"] for one in content.values()), {})
     schema = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
     for name, field in schema.get("properties", {}).items():
         required = name in schema.get("required", ())

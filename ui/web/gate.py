@@ -94,12 +94,13 @@ class AuthMiddleware:
     async def refusal(self, scope: Scope) -> Response | None:
         headers, path = Headers(scope=scope), scope["path"]
         wanted = self.access.allowed_roles(path)
-        page = scope["method"] in SAFE_METHODS and "text/html" in headers.get("accept", "")
+        bearer = bearer_of(headers)
+        html = bearer is None and "text/html" in headers.get("accept", "")
+        page = html and scope["method"] in SAFE_METHODS
         if token_in_query(scope):
             return refused(400, IN_QUERY)
         if wanted == PUBLIC:
             return None
-        bearer = bearer_of(headers)
         person, former = None, False
         if bearer is not None:
             try:
