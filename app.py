@@ -132,8 +132,8 @@ def gradio(call: Call) -> Any:
 def mcp_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Serve tools with which an assistant curates images and launches trainings on a clinic's server: "
-        "over stdio, or with --http on a port of this machine. The token comes from the variable CLINIC_TOKEN or "
-        "a file; with --http every caller sends its own."
+        "over stdio, or with --http on a port of this machine. The token comes from a file or the variable "
+        "CLINIC_TOKEN; with --http every caller sends its own."
     )
     parser.add_argument("--url", help="address of the clinic's server (default: the variable CLINIC_URL)")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token, of mode 600")
