@@ -102,6 +102,7 @@ __all__ = [
     "Guest",
     "HardCategory",
     "IdempotencyKey",
+    "Identity",
     "Image",
     "InjectionKind",
     "Invitation",
