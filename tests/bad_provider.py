@@ -95,7 +95,7 @@ class BadProvider:
         self.claims: dict[str, Any] = {"sub": "anna-1", "preferred_username": "anna", "groups": ["drawers"]}
         self.codes: dict[str, dict[str, str]] = {}
         self.requests: list[str] = []
-        self.key = RSAKey.generate_key(2048, {"kid": "first"}, auto_kid=False)
+        self.key = self.first_key = RSAKey.generate_key(2048, {"kid": "first"}, auto_kid=False)
         self.other_key = RSAKey.generate_key(2048, {"kid": "first"}, auto_kid=False)
 
     def __enter__(self) -> Self:

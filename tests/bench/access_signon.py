@@ -140,7 +140,7 @@ def target() -> Iterator[tuple[int, list[str]]]:
             away = self.path.startswith("/away")
             self.send_response(307 if away else 404)
             if away:
-                self.send_header("Location", f"http://127.0.0.2:{self.server.server_port}/in")
+                self.send_header("Location", f"http://127.0.0.2:{server.server_port}/in")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
