@@ -31,7 +31,7 @@ from starlette.types import Scope
 
 from dataengine.errors import ClinicError, ConfigRefused
 from dataengine.records import WorkerBeat
-from pipelines.services.operation.monitoring import Monitor, Reading
+from pipelines.services.admin.monitoring import Monitor, Reading
 from storage.workspace import Workspace
 from ui.web.desk import Site
 from ui.web.middleware import host_name, is_loopback

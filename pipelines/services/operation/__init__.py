@@ -1,1 +1,1 @@
-"""What operators need: figures to watch, logs, webhooks."""
+"""What operators need: logs and webhooks."""

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from dataengine.errors import ConfigRefused, WorkspaceUnusable
 from dataengine.records import Job, Label, QueueItem, WorkerBeat, now
-from pipelines.services.operation import monitoring
+from pipelines.services.admin import monitoring
 from storage.opening import create_workspace
 from storage.queries import operation
 from storage.workspace import Workspace
