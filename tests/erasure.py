@@ -141,6 +141,10 @@ def _rows(
             for name in (PERSON, OTHER)
         ],
         "sessions": [{"token_hash": "t", "user": PERSON, "csrf": "c", "created": 1.0, "expires": 9e9}],
+        "api_tokens": [
+            {"id": "t1", "user": PERSON, "name": f"{PERSON}'s", "roles": ("annotator",), "token_hash": "h", **at}
+        ],
+        "identities": [{"issuer": "https://sso.example", "subject": "1", "user": PERSON, **at}],
         "labels": [
             label(target, PERSON, mine[0], f"by {PERSON}"),
             label(second, PERSON, mine[1]),
@@ -199,6 +203,14 @@ def _rows(
              "taken": 1, **at}
         ],
         "guests": [{"name": PERSON, "study_id": "s", **at}],
+        "endpoints": [
+            {"id": "hook", "kind": "webhook", "name": "chat", "location": "https://chat.example",
+             "settings": {}, **at}
+        ],
+        "webhook_deliveries": [
+            {"id": "d", "endpoint_id": "hook", "message_id": "m", "event": "job failed", "subject": "j",
+             "body": text, "state": "failed", "attempts": 1, "next_at": 0.0, "error": text, **at}
+        ],
         "image_tags": [{"image_id": target, "tag": "to check"}],
         "saved_views": [
             {"id": "own", "name": "mine", "owner": PERSON, "shared": True, "query": {}, **at},

@@ -19,6 +19,7 @@ OWN_RENAMES = {
     "dataengine/durable.py",
     "storage/stores/blobs.py",  # one flush for many blobs
     "storage/stores/checkpoints.py",  # an old copy, out of the way
+    "ui/client/transport.py",  # a wheel of its own, which syncs by itself
 }
 
 

@@ -162,10 +162,15 @@ class UnderPrefix:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         prefix = Headers(scope=scope).get(PREFIX, "") if scope["type"] == "http" else ""
-        if prefix:
-            path = prefix + scope["path"]
-            scope = {**scope, "root_path": prefix, "path": path, "raw_path": path.encode()}
-        await self.app(scope, receive, send)
+        if not prefix:
+            await self.app(scope, receive, send)
+            return
+        path = prefix + scope["path"]
+        inner = {**scope, "root_path": prefix, "path": path, "raw_path": path.encode()}
+        try:
+            await self.app(inner, receive, send)
+        finally:
+            scope["route"] = inner.get("route")  # which the metrics count by
 
 
 def within_prefix(cookie: bytes, prefix: str) -> bytes:

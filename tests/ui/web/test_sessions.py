@@ -138,7 +138,7 @@ def test_guesses_stop_for_the_name_at_the_address_and_for_nobody_else(workspace:
     )
     answers = [wrong(here, name) for name in ["annotator"] * 3 + ["nobody"] * 3]
     assert {answer.status_code for answer in answers} == {401}
-    assert len({answer.text for answer in answers}) == 1
+    assert len({answer.json()["error"] for answer in answers}) == 1
     for name in ("annotator", "nobody"):
         blocked = right(here, name)
         assert blocked.status_code == 401 and "this name from this address" in blocked.json()["error"]
