@@ -33,7 +33,8 @@ ORDER = {
     "outlines label_studio readers formats public_sets writers",
     "pipelines/services": "schemas names queue rounds jobs inference agreement gold annotation triage "
     "reviews categories benchmarks detectors generators endpoints sign_on locations training_free "
-    "training_preview preflight model_card round_options runs training images studies todo exchange admin standalone",
+    "training_preview preflight model_card round_options runs training images studies todo exchange admin "
+    "standalone",
     "storage": "addresses locations tables prompt_search migrations repositories engine catalog accounts "
     "stores migrate workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
