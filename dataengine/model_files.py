@@ -1,8 +1,7 @@
 """Looks into a model's folder before anything in it is loaded, and when it is registered.
 
 Refused are links that leave the folder, program code, pickles, and settings with which transformers or
-diffusers would run code from elsewhere: `auto_map`, `trust_remote_code`, custom pipelines, kernels of the
-hub.
+diffusers would run code from elsewhere: `auto_map`, `trust_remote_code`, custom pipelines, hub kernels.
 """
 
 import os
