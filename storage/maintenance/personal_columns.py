@@ -153,6 +153,8 @@ IMAGE: dict[str, Handling] = {
     "rounds.message": "scrub",
     "rounds.recipe": "scrub settings",
     "rounds.results": "scrub settings",
+    "webhook_deliveries.body": "scrub",
+    "webhook_deliveries.error": "scrub",
     "snapshot_items.image_id": "report",
     "snapshot_items.image_sha256": "report",
     "snapshot_items.target": "report",
