@@ -142,7 +142,7 @@ def _rows(
         ],
         "sessions": [{"token_hash": "t", "user": PERSON, "csrf": "c", "created": 1.0, "expires": 9e9}],
         "api_tokens": [
-            {"id": "t", "user": PERSON, "name": f"{PERSON}'s", "roles": ("annotator",), "token_hash": "h", **at}
+            {"id": "t", "user": PERSON, "name": f"{PERSON}'s", "roles": (), "token_hash": "", **at}
         ],
         "identities": [{"issuer": "https://sso.example", "subject": "1", "user": PERSON, **at}],
         "labels": [
