@@ -278,7 +278,12 @@ def weights_check(workspace: Workspace, base: GeneratorVersion) -> Check:
     from huggingface_hub import try_to_load_from_cache
 
     repository, _, revision = pinned_location(base).partition("@")
-    if isinstance(try_to_load_from_cache(repository, "model_index.json", revision=revision or None), str):
+    try:
+        cached = try_to_load_from_cache(repository, "model_index.json", revision=revision or None)
+    except ValueError:
+        text = f"{base.location} is neither a folder on this machine nor a repository of the hub."
+        return Check(name="weights", verdict="bad", text=text)
+    if isinstance(cached, str):
         return Check(name="weights", verdict="good", text=f"{base.location} is in the model cache.")
     text = (
         f"{base.location} is not on this machine; the worker downloads it at the start. To download it now, "

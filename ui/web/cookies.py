@@ -51,7 +51,7 @@ def place_of(headers: Mapping[str, str], secure: bool) -> str:
 
 def sign_on_cookie(headers: Mapping[str, str], secure: bool) -> str:
     """The name of the cookie of a sign-in that has gone to the provider, sent to `SIGN_ON_PATH` only."""
-    return f"{'__Secure-' if secure else ''}{SIGN_ON_COOKIE}_{port_of(headers, secure)}"
+    return f"{'__Secure-' if secure else ''}{SIGN_ON_COOKIE}_{place_of(headers, secure)}"
 
 
 def port_of(headers: Mapping[str, str], secure: bool) -> int:

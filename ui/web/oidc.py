@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 
 from dataengine.errors import AccessDenied, ClinicError, ConfigRefused, ServiceAbsent
 from ui.config import ServerConfig
-from ui.web.cookies import FORM_PATH, SIGN_ON_END, SIGN_ON_PATH, sign_on_cookie
+from ui.web.cookies import FORM_PATH, PREFIX, SIGN_ON_END, SIGN_ON_PATH, sign_on_cookie
 from ui.web.logs import logger
 from ui.web.pages import sign_on_failed_page
 from ui.web.sessions import person_with, signing_key
@@ -76,7 +76,7 @@ def sign_on_routes(site: "Site") -> APIRouter:
     from pipelines.services.sign_on import people, provider
 
     settings, session_manager = site.settings, site.session_manager
-    config, secure = settings.oidc, settings.secure_cookies
+    config = settings.oidc
     client: Provider = provider.open_provider(config, settings.allowed_networks)
     kept = URLSafeTimedSerializer(signing_key(site.workspace), salt="clinic.sign-on")
     used, waiting, routes = Used(), CapacityLimiter(AT_ONCE), APIRouter()
@@ -91,6 +91,7 @@ def sign_on_routes(site: "Site") -> APIRouter:
 
     def begun(request: Request) -> dict[str, Any]:
         """What the cookie keeps. Raises `AccessDenied` unless it belongs to the state that comes back."""
+        secure = session_manager.is_secure(request.headers)
         cookie = request.cookies.get(sign_on_cookie(request.headers, secure), "")
         try:
             found: dict[str, Any] = kept.loads(cookie, max_age=SECONDS)
@@ -112,7 +113,7 @@ def sign_on_routes(site: "Site") -> APIRouter:
             url = client.authorization_url(base_of(request, settings) + CALLBACK, state, nonce, verifier)
         except ClinicError as error:
             return failed(request, error, target)
-        answer = RedirectResponse(url, 303)
+        answer, secure = RedirectResponse(url, 303), session_manager.is_secure(request.headers)
         content = kept.dumps({"state": state, "nonce": nonce, "verifier": verifier, "target": target})
         answer.set_cookie(
             sign_on_cookie(request.headers, secure),
@@ -146,6 +147,7 @@ def sign_on_routes(site: "Site") -> APIRouter:
         else:
             answer = RedirectResponse(target, 303)
             session_manager.create_session(request.headers, answer, person_with(user, session.csrf, token))
+        secure = session_manager.is_secure(request.headers)
         answer.delete_cookie(
             sign_on_cookie(request.headers, secure),
             path=SIGN_ON_PATH,
@@ -186,5 +188,4 @@ def base_of(request: Request, settings: ServerConfig) -> str:
     if settings.oidc.public_url:
         return settings.oidc.public_url.rstrip("/")
     scheme = "https" if settings.secure_cookies else request.url.scheme
-    prefix = str(request.scope.get("root_path", "")).rstrip("/")
-    return f"{scheme}://{request.headers.get('host', '')}{prefix}"
+    return f"{scheme}://{request.headers.get('host', '')}{request.headers.get(PREFIX, '')}"

@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from dataengine.errors import AccessDenied
-from dataengine.records import ROLES, AuditEvent, Identity, Session, User
+from dataengine.records import ROLES, AuditEvent, Identity, Session, User, now
 from pipelines.services.sign_on.config import SignOnConfig
 from storage import accounts
 from storage.catalog import Catalog
+from storage.passwords import NO_PASSWORD
 from storage.workspace import Workspace
 
 ACTOR = "sign-on"
 """Who opens accounts and changes roles in the audit trail."""
 MOST_NAME = 60
-UNUSABLE = ""
-"""A password hash that no password matches."""
 
 
 def sign_on(
@@ -53,7 +52,7 @@ def _admitted(catalog: Catalog, config: SignOnConfig, subject: str, values: Mapp
     if is_first_admin(config, subject, values) and not _has_other_admin(catalog, name):
         roles = tuple(role for role in ROLES if role in {*roles, "admin"})
     if not roles:
-        catalog.sessions.revoke_all(name)
+        _shut_out(catalog, name)
         _refuse(catalog, name or f"{subject} at {config.name}", "no role")
         raise AccessDenied(
             f"{config.name} knows you, but none of your groups has a role here; ask an admin for one"
@@ -76,11 +75,22 @@ def _created(
     catalog: Catalog, config: SignOnConfig, subject: str, values: Mapping[str, Any], roles: tuple[str, ...]
 ) -> User:
     user = User(name=free_name(catalog, wanted_name(config, subject, values)), roles=roles)
-    catalog.users.add(user, UNUSABLE)
+    catalog.users.add(user, NO_PASSWORD)
     catalog.identities.add(Identity(issuer=config.issuer, subject=subject, user=user.name))
     details = {"roles": list(roles), "issuer": config.issuer}
     catalog.audit.add(AuditEvent(actor=ACTOR, action="user.create", subject=user.name, details=details))
     return user
+
+
+def _shut_out(catalog: Catalog, name: str) -> None:
+    """End the sessions and API tokens of a person whose groups have no role any more."""
+    catalog.sessions.revoke_all(name)
+    for token in catalog.api_tokens.of_user(name):
+        if token.revoked is None:
+            catalog.api_tokens.revoke(token.id, now())
+            details = {"id": token.id, "person": name}
+            event = AuditEvent(actor=ACTOR, action="token.revoke", subject=token.name, details=details)
+            catalog.audit.add(event)
 
 
 def _refuse(catalog: Catalog, subject: str, why: str) -> None:

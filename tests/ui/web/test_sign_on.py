@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import oidc_provider_mock
@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from dataengine.errors import ConfigRefused
+from pipelines.services.admin.tokens import create_token
 from pipelines.services.sign_on import provider as provider_module
 from pipelines.services.sign_on.provider import SECRET, SECRET_FILE, Provider, read_secret
 from storage.accounts import create_user, set_active
@@ -114,14 +115,45 @@ def test_who_has_no_role_any_more_is_refused_and_signed_out(
 ) -> None:
     client = client_of(workspace, config_of(provider.issuer))
     signed_in(client, provider)
+    text, _ = create_token(workspace, "anna", "a program", ["annotator"], 1, "test")
     other = client_of(workspace, config_of(provider.issuer))
     provider.claims |= {"groups": ["visitors"]}
     refused = signed_in(other, provider)
     assert refused.status_code == 403 and "none of your groups has a role here" in refused.text
     assert 'href="/login' in refused.text, "there is a way back"
     assert client.get("/api/session").status_code == 401
+    program = other.get("/api/session", headers={"Authorization": f"Bearer {text}"})
+    assert program.status_code == 401 and "was revoked" in program.text
     with workspace.catalog(read_only=True) as catalog:
         assert catalog.audit.list(action="session.refused")[0].details == {"reason": "no role"}
+
+
+def test_behind_a_proxy_the_way_back_has_its_scheme_and_sub_path(
+    workspace: Workspace, provider: BadProvider
+) -> None:
+    settings = ServerConfig(
+        desks=False,
+        oidc=config_of(provider.issuer),
+        trusted_proxies=("192.0.2.9",),
+        allowed_hosts=("clinic.example",),
+    )
+    app = create_app(workspace, settings)
+    told = {"X-Forwarded-Proto": "https", "X-Forwarded-Prefix": "/clinic", "X-Forwarded-For": "198.51.100.7"}
+    client = TestClient(
+        app,
+        base_url="https://clinic.example",
+        headers=told,
+        client=("192.0.2.9", 5),
+        follow_redirects=False,
+    )
+    away = client.get("/clinic/login/sso?next=/annotate")
+    asked = parse_qs(urlsplit(away.headers["location"]).query)
+    assert asked["redirect_uri"] == ["https://clinic.example/clinic/login/sso/callback"]
+    cookie = away.headers["set-cookie"]
+    assert "Path=/clinic/login/sso" in cookie and "Secure" in cookie
+    inside = client.get(provider.sign_in(away.headers["location"]))
+    assert inside.status_code == 303 and inside.headers["location"] == "/clinic/annotate"
+    assert client.get("/clinic/api/session").json()["name"] == "anna"
 
 
 def test_a_deactivated_account_stays_out(workspace: Workspace, provider: BadProvider) -> None:

@@ -33,7 +33,7 @@ function showCurrent(nav) {
 
 async function leave() {
   const { next } = await post("/api/logout");
-  if (next) return location.assign(next);
+  if (next) return location.assign(urlOf(next));
   location.assign(urlOf(`/login?${new URLSearchParams({ next: here() + location.search + location.hash })}`));
 }
 
