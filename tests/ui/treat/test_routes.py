@@ -121,6 +121,14 @@ def test_a_generator_of_the_hub_is_told_how_to_get(engineer: TestClient, workspa
     assert needs["verdict"] == "warn" and "until the weights are on this machine" in needs["text"]
 
 
+def test_a_location_that_is_no_hub_id_is_a_finding(engineer: TestClient, workspace: Workspace) -> None:
+    registered(workspace, Path("no/hub id/at all"))
+    assert checks(engineer, settings("folder"))["weights"] == (
+        "bad",
+        "no/hub id/at all is neither a folder on this machine nor a repository of the hub.",
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
