@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.services import absent
+import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "proxies"
 UPSTREAM = "127.0.0.1:7860"
@@ -103,7 +103,7 @@ def proxy(name: str, folder: Path, upstream: str) -> Iterator[Proxy]:
     """The proxy before the server at `upstream`, HOST:PORT; skips the test where it is not installed."""
     program = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
     if program is None:
-        absent(f"{name} is not installed (Debian: {name}): it is tested before our server")
+        pytest.skip(f"{name} is not installed (Debian: {name}): it is tested before our server")
     folder.mkdir(parents=True, exist_ok=True)
     ports = free_ports(2)
     make = nginx_config if name == "nginx" else caddy_config
