@@ -198,6 +198,9 @@ def detector_check(workspace: Workspace, version: DetectorVersion) -> Check:
     """Whether the detector is usable: three channels in, one out."""
     try:
         refuse_other_channels(workspace.checkpoints.fetch(version.checkpoint), version.name)
+    except NotFound:
+        text = f"The weights of {version.name} are gone (clinic gc, or an erasure); choose another detector."
+        return Check(name="detector", verdict="bad", text=text)
     except ClinicError as error:
         return Check(name="detector", verdict="bad", text=str(error))
     return Check(name="detector", verdict="good", text=f"Weights of {version.name} found.")

@@ -7,7 +7,7 @@ import pytest
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ConfigRefused, ModelRefused
-from dataengine.records import SnapshotItem
+from dataengine.records import DetectorVersion, SnapshotItem
 from dataengine.treatment.tuning.estimate import Estimate, training_step
 from dataengine.treatment.tuning.moments import Peak
 from pipelines.jobs import estimate as job_estimate
@@ -15,6 +15,7 @@ from pipelines.jobs.estimate import judge_memory
 from pipelines.services import preflight
 from pipelines.services.preflight import require
 from pipelines.services.training_preview import by_category, changes
+from storage.opening import create_workspace
 
 
 def item(image: str, target: str | None, kind: str = "true", category: str | None = None) -> SnapshotItem:
@@ -85,6 +86,14 @@ def test_a_training_step_grows_with_the_batch() -> None:
     assert small.weights_bytes == large.weights_bytes > 0
     assert 2.5 < large.activations_bytes / small.activations_bytes < 4.5
     assert large.flops == pytest.approx(4 * small.flops, rel=0.05)
+
+
+def test_a_detector_whose_weights_are_gone_is_named_and_no_path_of_the_server_is(tmp_path: Path) -> None:
+    with create_workspace(tmp_path / "w") as workspace:
+        version = DetectorVersion(id="d", name="hands", checkpoint="0" * 64)
+        check = preflight.detector_check(workspace, version)
+    assert check.verdict == "bad" and check.text.startswith("The weights of hands are gone")
+    assert str(tmp_path) not in check.text
 
 
 def test_detectors_without_a_gradient_are_refused_by_what_they_are(tmp_path: Path) -> None:
