@@ -89,9 +89,9 @@ def test_a_training_step_grows_with_the_batch() -> None:
 
 
 def test_a_detector_whose_weights_are_gone_is_named_and_no_path_of_the_server_is(tmp_path: Path) -> None:
-    with create_workspace(tmp_path / "w") as workspace:
-        version = DetectorVersion(id="d", name="hands", checkpoint="0" * 64)
-        check = preflight.detector_check(workspace, version)
+    workspace = create_workspace(tmp_path / "w")
+    check = preflight.detector_check(workspace, DetectorVersion(id="d", name="hands", checkpoint="0" * 64))
+    workspace.close()
     assert check.verdict == "bad" and check.text.startswith("The weights of hands are gone")
     assert str(tmp_path) not in check.text
 
