@@ -6,6 +6,7 @@ The docstring under a field is its help; its type and limits decide the control,
 suggestions.
 """
 
+import re
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Union, get_args, get_origin
@@ -17,6 +18,8 @@ from pydantic.fields import FieldInfo
 from ui.web.setting_labels import VALUES, label_of
 
 NONE = type(None)
+NULL = re.compile(r"\bnull\b")
+"""How a field's docstring calls what a form shows as an empty field."""
 
 Offers = Callable[[FieldInfo], list[tuple[str, str]]]
 """A field's suggestions: value and name."""
@@ -44,7 +47,7 @@ def asked(name: str, field: FieldInfo, value: Any, offers: Offers = nothing, of:
         "label": label,
         **({"unit": unit} if unit else {}),
         **({"texts": texts} if (texts := VALUES.get(f"{of}.{name}")) else {}),
-        "help": " ".join((field.description or "").split()),
+        "help": NULL.sub("empty", " ".join((field.description or "").split())),
         "optional": optional,
         "value": value,
         **way(inner, field, value, offers),

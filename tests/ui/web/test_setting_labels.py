@@ -71,3 +71,17 @@ def test_every_number_of_a_training_has_a_range() -> None:
     own = [one for one in training["fields"] if one["kind"] == "number" and one["name"] != "seed"]
     assert own and all("low" in one and "high" in one for one in own), [one["name"] for one in own]
     assert all("low" in one for one in numbers([training]))
+
+
+def test_a_form_calls_an_empty_field_empty() -> None:
+    helps = []
+
+    def gather(fields: list[dict[str, Any]]) -> None:
+        for one in fields:
+            helps.append(str(one["help"]))
+            gather(one.get("fields", []))
+
+    for run in (TrainingRun(), TreatmentRun(generator="g")):
+        gather(form(type(run), run.model_dump(mode="json")))
+    assert not [one for one in helps if "null" in one]
+    assert any("empty for" in one for one in helps), "the control: some say what an empty field means"
