@@ -22,7 +22,6 @@ from dataengine.records import ROLES
 from pipelines.services.admin import tokens
 from storage.opening import create_workspace
 from storage.workspace import Workspace
-from tests.bench import access_injections
 from tests.bench.harness import Figure, figure, full, share, table
 from tests.bench.postgres import on_postgres
 from tests.ui.conftest import ORIGIN, add_people, furnish, sign_in
@@ -78,7 +77,6 @@ def figures(quick: bool) -> list[Figure]:
             note=f"{len(served)} operations answered 2xx to somebody",
         ),
         share("role_matrix", len(matrix) - len(wrong), len(matrix), "routes × roles × cookie, token, none"),
-        *access_injections.figures(quick),
     ]
 
 

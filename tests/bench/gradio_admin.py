@@ -11,7 +11,7 @@ from storage.accounts import create_user
 from storage.opening import create_workspace
 from tests.bench.annotate_server import PASSWORD
 from tests.bench.desks_pages import PATIENCE_MS, served, signed_in
-from tests.bench.harness import Figure, bootstrap, figure, quick
+from tests.bench.harness import Figure, bootstrap, figure
 from tests.services import chromium_path
 from tests.ui.browsing import FLAGS
 
@@ -19,12 +19,12 @@ ROW = '[data-testid^="cell-"]:visible:has-text("ada")'
 """The admin's own row in the table of accounts, which comes from the server with the page's first request."""
 
 
-def figures() -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """`admin_warm_s`: seconds from the request for /admin until the first row is visible, with the files of
     an earlier load in the browser's cache. The median of 25 loads, real Chromium, the server in a process of
     its own.
     """
-    loads = 3 if quick() else 25
+    loads = 3 if quick else 25
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         workspace = create_workspace(Path(folder) / "workspace")
         with workspace.catalog() as catalog:

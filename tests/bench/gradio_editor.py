@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Page
 from dataengine.statistics import wilson
 from tests.bench.annotate_browser import TIMED_MOVES, TIMED_NEXT, chromium, open_desk
 from tests.bench.annotate_server import artifact_map, soft_image, workspace_with_queue
-from tests.bench.harness import ROOT, Figure, bootstrap, figure, p95, quick
+from tests.bench.harness import ROOT, Figure, bootstrap, figure, p95
 from tests.bench.mask_editor_app import STROKE_END, STROKE_STEP
 from tests.bench.web_server import server_process
 from tests.ui.browsing import until
@@ -27,9 +27,9 @@ PATIENCE = 600
 """Seconds after which something is broken, also on a busy machine."""
 
 
-def figures() -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """Measure in Chromium."""
-    strokes, submits, nexts = (3, 6, 4) if quick() else (25, 100, 40)
+    strokes, submits, nexts = (3, 6, 4) if quick else (25, 100, 40)
     with tempfile.TemporaryDirectory() as name, chromium() as browser:
         scratch = Path(name)
         moves = pointer_times(browser, scratch, strokes)

@@ -16,19 +16,19 @@ from gradio_client import Client, handle_file
 from dataengine.clinic.world import stream
 from dataengine.images import encode_png
 from pipelines.services.standalone.space import write_space
-from tests.bench.harness import ROOT, Figure, bootstrap, figure, quick
+from tests.bench.harness import ROOT, Figure, bootstrap, figure
 
 STARTS = 5
 PATIENCE = 300.0
 
 
-def figures() -> list[Figure]:
+def figures(quick: bool) -> list[Figure]:
     """Start the Space again and again."""
     with tempfile.TemporaryDirectory() as name:
         folder = write_space(Path(name) / "space", ROOT)
         picture = Path(name) / "picture.png"
         picture.write_bytes(encode_png(stream("validation", flawed=1.0)[0].image))
-        seconds = [start(folder, picture) for _ in range(1 if quick() else STARTS)]
+        seconds = [start(folder, picture) for _ in range(1 if quick else STARTS)]
     interval = bootstrap(seconds, lambda drawn: float(np.median(drawn)))
     return [
         figure(

@@ -1,15 +1,16 @@
-"""A bench whose parts are modules: every `NAME_*.py` in this folder with a function `figures()`."""
+"""A bench whose parts are modules: every `NAME_*.py` in this folder with `figures(quick)`."""
 
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from tests.bench.harness import Figure, write_in_parts
+from tests.bench.harness import Figure, quick, write_in_parts
 
 
-def parts_of(name: str) -> dict[str, Callable[[], Iterable[Figure]]]:
-    """What the bench measures, by part."""
+def parts_of(name: str) -> dict[str, Callable[[bool], Iterable[Figure]]]:
+    """What the bench measures, by part; each is told whether the quick form is wanted."""
     found = sorted(path.stem for path in Path(__file__).parent.glob(f"{name}_*.py"))
     return {part.removeprefix(f"{name}_"): import_module(f"tests.bench.{part}").figures for part in found}
 
@@ -20,4 +21,4 @@ def measure_parts(name: str) -> None:
     wanted = {part: measure for part, measure in parts.items() if chosen in (None, "", part)}
     if not wanted:
         raise SystemExit(f"there is no part {chosen}; there are {', '.join(parts)}")
-    write_in_parts(name, wanted, seeds=[0])
+    write_in_parts(name, {part: partial(measure, quick()) for part, measure in wanted.items()}, seeds=[0])
