@@ -33,9 +33,9 @@ from dataengine.outgoing import VARIABLE, is_permitted, is_public, parsed_networ
 from pipelines.exchange.label_studio.server import Server
 from pipelines.services.admin.endpoint_tests import check_endpoint
 from pipelines.services.endpoints import checked_endpoint
+from pipelines.services.operation.webhooks import post
 from pipelines.services.sign_on.config import SignOnConfig
 from pipelines.services.sign_on.provider import SECRET, Provider
-from pipelines.worker.webhook_sender import post
 from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests import bad_provider
@@ -171,7 +171,7 @@ def ask_provider(url: str) -> None:
 
 DOORS: dict[str, Callable[[str], object]] = {
     "endpoint": ask_endpoint,
-    "webhook": lambda url: post(url, b"{}"),
+    "webhook": lambda url: post(url, b"{}", {}),
     "Label Studio": lambda url: Server.connect(url, "token"),
     "sign-on": ask_provider,
 }
