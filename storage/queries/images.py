@@ -306,7 +306,8 @@ def _ordered(
 def within_bounds(image_filter: ImageFilter, detector_id: str | None) -> ColumnElement[bool]:
     """Images whose highest confidence by that detector, or any, lies within the filter's bounds."""
     same_image = tables.predictions.c.image_id == tables.images.c.id
-    return exists().where(*_bounds(image_filter, detector_id), same_image)
+    inside = exists().where(*_bounds(image_filter, detector_id), same_image)
+    return inside.correlate(tables.images)  # a statement around it may join predictions of its own
 
 
 def _bounds(image_filter: ImageFilter, detector_id: str | None) -> list[ColumnElement[bool]]:

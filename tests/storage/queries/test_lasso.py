@@ -50,6 +50,28 @@ def winds_oddly(point: tuple[int, int], corners: tuple[tuple[int, int], ...]) ->
 
 
 @pytest.mark.parametrize(
+    "wanted",
+    [
+        {"lowest": 0.3},
+        {"highest": 0.9},
+        {"lowest": 0.1, "highest": 0.8, "category": "hand"},
+        {"label_class": 1},
+        {"state": "unlabelled"},
+        {"state": "returned"},
+        {"tag": "x"},
+        {"search": "hand"},
+        {"detector_id": "d1", "lowest": 0.2},
+        {"split": "benchmark", "lowest": 0.2},
+    ],
+    ids=str,
+)
+def test_the_map_knows_every_filter_of_the_grid(mapped, wanted) -> None:  # type: ignore[no-untyped-def]
+    catalog, _ = mapped
+    asked = ImageFilter(**wanted)
+    assert len(points_of_map(catalog, asked)) == count_of_images(catalog, asked)
+
+
+@pytest.mark.parametrize(
     "corners",
     [((0, 0), (40_000, 0), (40_000, 40_000), (0, 40_000)), ((0, 0), (SIDE, 30_000), (100, SIDE)), STAR],
     ids=["square", "triangle", "star that crosses itself"],
