@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from fastapi import Request
 from fastapi.testclient import TestClient
+from sqlalchemy import update
 
 from dataengine.errors import AccessDenied
 from dataengine.images import decode
 from dataengine.masks import unpack_label_map
 from dataengine.records import QueueItem, WorkerBeat
 from pipelines.services.preflight import Check
+from storage import tables
 from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, SIDE, copied, sign_in
 from ui.config import ServerConfig
@@ -158,6 +160,14 @@ def test_hard_categories_are_sent_to_people(call: Call, workspace: Workspace) ->
         call("send_to_people", "curator", [], 0.5, 1, 100, [])
     with pytest.raises(gr.Error, match="2 annotators per image are required"):
         call("send_to_people", "curator", ["mugs"], 0.5, 2, 100, ["annotator"])
+
+
+def test_names_of_detectors_and_categories_are_shown_as_text(call: Call, workspace: Workspace) -> None:
+    with workspace.catalog() as catalog:
+        catalog.connection.execute(update(tables.detectors).values(name="<b>of [mine](x)</b>"))
+        catalog.commit()
+    lead = call("hard_categories", "curator")[0]
+    assert "<b>" not in lead and "[mine](x)" not in lead and plain("<b>of [mine](x)</b>") in lead
 
 
 def test_trainings_and_treatments_are_requested_and_followed(call: Call, workspace: Workspace) -> None:

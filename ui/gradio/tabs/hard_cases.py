@@ -10,7 +10,7 @@ from pipelines.services.categories import Ask, category_report, detectors_to_try
 from storage.workspace import Workspace
 from ui.gradio.context import ANY, AppContext, figure, percent, person
 from ui.web.access import roles
-from ui.web.gradio_kit import checked
+from ui.web.gradio_kit import checked, plain
 
 SELECTING = roles("curator", "engineer")
 COLUMNS = ("category", "images", "mean confidence", "90th percentile", "above threshold", "test", "p (Holm)")
@@ -75,8 +75,8 @@ def categories(workspace: Workspace) -> tuple[Any, ...]:
     if not rows:
         lead = "No image has a category and a map yet. Start a round at /rounds, or import images."
     else:
-        hard = [one["category"] for one in report["categories"] if one["verdict"] == "hard"]
-        named = known.get(report["detector"] or "", "the detector")
+        hard = [plain(one["category"]) for one in report["categories"] if one["verdict"] == "hard"]
+        named = plain(known.get(report["detector"] or "", "the detector"))
         lead = (
             f"By {named}: {len(hard)} of {len(rows)} categories are hard"
             + f" ({', '.join(hard)})." * bool(hard)
