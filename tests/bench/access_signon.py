@@ -171,7 +171,7 @@ def ask_provider(url: str) -> None:
 
 DOORS: dict[str, Callable[[str], object]] = {
     "endpoint": ask_endpoint,
-    "webhook": lambda url: post(url, b"{}", {}),
+    "webhook": lambda url: post(url, b"{}", {}).raise_for_status(),
     "Label Studio": lambda url: Server.connect(url, "token"),
     "sign-on": ask_provider,
 }
