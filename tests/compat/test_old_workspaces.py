@@ -72,7 +72,7 @@ def test_a_round_that_the_old_version_had_begun_is_finished_by_this_one(tmp_path
             ended = catalog.rounds.get(row.id)
         assert ended.state == "done", ended.message
         assert set(ended.results) == {stage.name for stage in ROUND}
-        assert "is restarted: it was started by version 0.1.0\n" in team.log()
+        assert "is restarted: it was started by version 0.1.0" in team.log()
 
 
 def test_jobs_that_the_old_version_had_queued_are_done_by_this_one(tmp_path: Path) -> None:

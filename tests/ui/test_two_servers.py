@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -15,7 +16,7 @@ from storage.accounts import create_user
 from storage.opening import create_workspace, open_workspace
 from tests.ui.conftest import ORIGIN, PASSWORD, furnish, sign_in
 from ui.config import ServerConfig
-from ui.server import create_app
+from ui.server import background, create_app
 
 PEOPLE = ("ann", "ben", "cy", "dee")
 EXACT = HumanErrorConfig(jitter=0, missed=0, false_strokes=0)
@@ -50,23 +51,25 @@ def answer_to(task: dict[str, Any]) -> dict[str, Any]:
 
 def test_two_servers_on_one_workspace_serve_everyone_once(path: Path) -> None:
     labelled: dict[str, int] = {}
-    servers = [create_app(open_workspace(path), ServerConfig(desks=False)) for _ in range(2)]
 
-    def work(name: str, app: object) -> None:
-        client = TestClient(app, base_url=ORIGIN)  # type: ignore[arg-type]
+    def work(name: str, url: str) -> None:
+        client = httpx.Client(base_url=url, headers={"Origin": url}, follow_redirects=True, timeout=60)
         person = SimulatedAnnotator(
             client=client, name=name, password=PASSWORD, oracle=lambda image: image[..., 0] / 255, error=EXACT
         )
         person.sign_in()
         labelled[name] = person.label_all()
 
-    threads = [
-        threading.Thread(target=work, args=(name, servers[number % 2])) for number, name in enumerate(PEOPLE)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
+    quiet = ServerConfig(port=0, desks=False)
+    with background(open_workspace(path), quiet) as first, background(open_workspace(path), quiet) as second:
+        urls = (first.url, second.url)
+        threads = [
+            threading.Thread(target=work, args=(name, urls[number % 2])) for number, name in enumerate(PEOPLE)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
     with open_workspace(path).catalog(read_only=True) as catalog:
         labels = [label for image in catalog.images.find() for label in catalog.labels.history(image.id)]
     assert len(labels) == sum(labelled.values()) == 22 and len(labelled) == len(PEOPLE)

@@ -18,6 +18,7 @@ from storage.workspace import Workspace
 TOPICS = {
     "user": "Accounts",
     "session": "Sign-ins",
+    "password": "Passwords",
     "token": "API tokens",
     "job": "Jobs",
     "round": "Rounds",

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx
 import pytest
 import uvicorn
@@ -19,6 +18,7 @@ import app
 from pipelines.services.admin.tokens import create_token, revoke_token
 from storage.workspace import Workspace
 from tests.ui.client.conftest import token_of
+from tests.ui.mcp.loops import run
 from ui.client import Clinic
 from ui.mcp.server import CallersTokens, build_server, callers_client
 
@@ -51,7 +51,7 @@ def test_an_assistant_starts_it_over_stdio(live: Live, token_of: Tokens, tmp_pat
             refused = await client.call_tool("start_training", {}, raise_on_error=False)
             return tools, shown, refused
 
-    tools, shown, refused = anyio.run(go)
+    tools, shown, refused = run(go)
     assert len(tools) == 10 and "start_training" not in tools
     assert [one.type for one in shown.content] == ["text", "image", "image"]
     assert refused.is_error and "start it with --write" in refused.content[0].text
@@ -139,10 +139,10 @@ def test_every_caller_over_http_is_who_its_token_says(live: Live, token_of: Toke
 
     with over_http(live[0]) as address:
         for name in ("curator", "engineer"):
-            assert anyio.run(ask, address, token_of(name)).structured_content["account"] == name
-        beyond = anyio.run(ask, address, token_of("curator"), "start_training")
+            assert run(ask, address, token_of(name)).structured_content["account"] == name
+        beyond = run(ask, address, token_of("curator"), "start_training")
         assert beyond.is_error and "the engineer or admin role" in beyond.content[0].text
-        assert not anyio.run(ask, address, text).is_error
+        assert not run(ask, address, text).is_error
         revoke_token(live[1], record.id, "test")
         for wrong in (text, "clinic_x", ""):
             headers = {"Authorization": f"Bearer {wrong}"} if wrong else {}

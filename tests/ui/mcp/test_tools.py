@@ -5,7 +5,6 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-import anyio
 import numpy as np
 import pytest
 from fastmcp import Client
@@ -13,6 +12,7 @@ from PIL import Image as Picture
 
 from storage.workspace import Workspace
 from tests.ui.client.conftest import clinic, token_of
+from tests.ui.mcp.loops import run
 from ui.client import Clinic
 from ui.mcp.server import build_server
 from ui.mcp.tools import Tools
@@ -47,7 +47,7 @@ def called(over: Clinic, name: str, write: bool, arguments: dict[str, Any]) -> A
         async with Client(build_server(lambda: over, write)) as client:
             return await client.call_tool(name, arguments, raise_on_error=False)
 
-    return anyio.run(go)
+    return run(go)
 
 
 def test_what_is_offered(clinic: Clients) -> None:
@@ -55,7 +55,7 @@ def test_what_is_offered(clinic: Clients) -> None:
         async with Client(build_server(lambda: clinic("curator"), write)) as client:
             return await client.list_tools()
 
-    reading, everything = anyio.run(listed, False), anyio.run(listed, True)
+    reading, everything = run(listed, False), run(listed, True)
     tools = Tools(lambda: clinic("curator"))
     assert [tool.name for tool in reading] == [function.__name__ for function in tools.reading]
     assert 12 <= len(everything) <= 15 and len(everything) == len(reading) + len(tools.changing)
