@@ -22,7 +22,7 @@ from tests.ui.browsing import until
 
 LAYERS = "[data-id=layers]"
 READY = "[data-id=stage][data-ready=true]"
-LABEL_LAYERS, LABEL_READY = f"#label-editor {LAYERS}", f"#label-editor {READY}"
+LABEL_LAYERS, LABEL_READY = f"#label-editor {LAYERS}", f"#label-editor {READY}:has([data-image])"
 PATIENCE = 600
 """Seconds after which something is broken, also on a busy machine."""
 

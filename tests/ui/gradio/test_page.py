@@ -11,7 +11,8 @@ from ui.server import background
 
 pytestmark = [pytest.mark.browser, pytest.mark.gradio]
 TABS = ("Diagnose and repair", "Hard cases", "Label")
-READY = "#label-editor [data-id=stage][data-ready=true]"
+READY = "#label-editor [data-id=stage][data-ready=true]:has([data-image])"
+"""With an image: an editor without one is ready as well."""
 LAYERS = "#label-editor [data-id=layers]"
 
 
