@@ -102,6 +102,20 @@ def sign_on_routes(site: "Site") -> APIRouter:
             raise AccessDenied(EXPIRED)
         return found
 
+    def with_cookie(request: Request, answer: Response, content: str, seconds: int) -> Response:
+        """The answer, with the cookie of this sign-in; 0 seconds drop it."""
+        secure = session_manager.is_secure(request.headers)
+        answer.set_cookie(
+            sign_on_cookie(request.headers, secure),
+            content,
+            max_age=seconds,
+            path=SIGN_ON_PATH,
+            httponly=True,
+            samesite="lax",
+            secure=secure,
+        )
+        return answer
+
     @routes.get(SIGN_ON_PATH)
     async def begin(request: Request, next: str = "/") -> Response:
         return await run_sync(partial(to_provider, request, next), limiter=waiting)
@@ -113,18 +127,9 @@ def sign_on_routes(site: "Site") -> APIRouter:
             url = client.authorization_url(base_of(request, settings) + CALLBACK, state, nonce, verifier)
         except ClinicError as error:
             return failed(request, error, target)
-        answer, secure = RedirectResponse(url, 303), session_manager.is_secure(request.headers)
         content = kept.dumps({"state": state, "nonce": nonce, "verifier": verifier, "target": target})
-        answer.set_cookie(
-            sign_on_cookie(request.headers, secure),
-            content if isinstance(content, str) else content.decode(),
-            max_age=SECONDS,
-            path=SIGN_ON_PATH,
-            httponly=True,
-            samesite="lax",
-            secure=secure,
-        )
-        return answer
+        text = content if isinstance(content, str) else content.decode()
+        return with_cookie(request, RedirectResponse(url, 303), text, SECONDS)
 
     @routes.get(CALLBACK)
     async def come_back(request: Request) -> Response:
@@ -147,15 +152,7 @@ def sign_on_routes(site: "Site") -> APIRouter:
         else:
             answer = RedirectResponse(target, 303)
             session_manager.create_session(request.headers, answer, person_with(user, session.csrf, token))
-        secure = session_manager.is_secure(request.headers)
-        answer.delete_cookie(
-            sign_on_cookie(request.headers, secure),
-            path=SIGN_ON_PATH,
-            httponly=True,
-            samesite="lax",
-            secure=secure,
-        )
-        return answer
+        return with_cookie(request, answer, "", 0)
 
     @routes.get(SIGN_ON_END)
     async def end(request: Request) -> Response:
