@@ -20,14 +20,13 @@ from dataengine.diagnosis.config import (
     OperatingPointConfig,
 )
 from dataengine.treatment.config import (
-    CorrectionConfig,
-    GuidanceConfig,
     SamplingConfig,
     TreatmentConfig,
     UNetConfig,
     UsualSampling,
     WeightsConfig,
 )
+from dataengine.treatment.guided_sampling.config import CorrectionConfig, GuidanceConfig
 from dataengine.treatment.refining.config import RefiningConfig
 
 CLINIC = "clinic"

@@ -18,8 +18,8 @@ from torch import Tensor
 from dataengine.diagnosis.detector import Detector
 from dataengine.diagnosis.dynamics import window_steps
 from dataengine.errors import ConfigRefused
-from dataengine.treatment.config import GuidanceConfig
 from dataengine.treatment.families.stock import StockFamily
+from dataengine.treatment.guided_sampling.config import GuidanceConfig
 from dataengine.treatment.guided_sampling.guidance import Guide
 from dataengine.treatment.sampling.sampler import Step
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dataengine.config import Config
-from dataengine.treatment.config import CorrectionConfig, GuidanceConfig
+from dataengine.treatment.guided_sampling.config import CorrectionConfig, GuidanceConfig
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import champion_version, open_detector
 

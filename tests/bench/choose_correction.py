@@ -11,7 +11,7 @@ import torch
 from dataengine.clinic import parts as clinic_parts
 from dataengine.clinic.oracles import load_teacher
 from dataengine.diagnosis.config import DynamicsConfig
-from dataengine.treatment.config import CorrectionConfig
+from dataengine.treatment.guided_sampling.config import CorrectionConfig
 from dataengine.treatment.sampling.sampler import as_tensor
 from tests.bench.guided_sampling import SAMPLING, Generator, Steering, generate_row
 from tests.bench.harness import curve, device, quick

@@ -9,7 +9,8 @@ from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.quality.distances import compute_features, precision_recall
-from dataengine.treatment.config import CorrectionConfig, SamplingConfig
+from dataengine.treatment.config import SamplingConfig
+from dataengine.treatment.guided_sampling.config import CorrectionConfig
 from tests.bench.guided_sampling import (
     SAMPLING,
     Generator,

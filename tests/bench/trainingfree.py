@@ -25,8 +25,8 @@ from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
 from dataengine.diagnosis.detector import load_detector
 from dataengine.quality.distances import compute_features, frechet_distance, precision_recall
-from dataengine.treatment.config import CORRECTION_WINDOW, CorrectionConfig, GuidanceConfig
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.guided_sampling.config import CORRECTION_WINDOW, CorrectionConfig, GuidanceConfig
 from dataengine.treatment.guided_sampling.correction import make_correctors
 from dataengine.treatment.guided_sampling.guidance import make_guides
 from dataengine.treatment.sampling.sampler import as_tensor, generate

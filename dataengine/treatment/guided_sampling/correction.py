@@ -17,9 +17,10 @@ from torch import Tensor
 from dataengine.diagnosis.detector import Detector
 from dataengine.diagnosis.dynamics import compute_dynamics, thresholds
 from dataengine.errors import ConfigRefused
-from dataengine.treatment.config import CorrectionConfig, Precision
+from dataengine.treatment.config import Precision
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.guided_sampling.config import CorrectionConfig
 from dataengine.treatment.sampling.sampler import Step, Stepper, Steppers, denoise, with_eta
 from dataengine.treatment.sampling.trajectory import FEWEST_FRAMES, frames_of, watched_steps
 

@@ -11,9 +11,10 @@ from dataengine.diagnosis.detector import Detector
 from dataengine.diagnosis.dynamics import window_steps
 from dataengine.errors import ConfigRefused
 from dataengine.quality.scorers import Reward
-from dataengine.treatment.config import GuidanceConfig, Precision, SafeConfig
+from dataengine.treatment.config import Precision
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.guided_sampling.config import GuidanceConfig, SafeConfig
 from dataengine.treatment.guided_sampling.correction import mask_on_latents
 from dataengine.treatment.guided_sampling.safe_latent import SafeGuide
 from dataengine.treatment.sampling.sampler import Step, Steppers, denoise

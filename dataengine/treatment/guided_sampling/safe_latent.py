@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from dataengine.errors import ConfigRefused
-from dataengine.treatment.config import Precision, SafeConfig
+from dataengine.treatment.config import Precision
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, predicted_clean
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.guided_sampling.config import SafeConfig
 from dataengine.treatment.sampling.sampler import Step, autocast
 
 

@@ -20,7 +20,7 @@ from dataengine.diagnosis.dynamics import (
 )
 from dataengine.errors import ConfigRefused
 from dataengine.masks import dequantise, quantise
-from dataengine.treatment.config import CorrectionConfig
+from dataengine.treatment.guided_sampling.config import CorrectionConfig
 
 
 def filtered(values: np.ndarray, sigma: float) -> np.ndarray:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dataengine.errors import ConfigRefused
 from dataengine.integrations.diffusers_callbacks import ArtifactLimit, DetectorGuidance, StepWatcher
-from dataengine.treatment.config import GuidanceConfig, RegionConfig
+from dataengine.treatment.config import RegionConfig
+from dataengine.treatment.guided_sampling.config import GuidanceConfig
 from tests.dataengine.treatment.families.tiny_pipelines import tiny_pipeline
 
 STEPS = 5

@@ -15,14 +15,13 @@ from dataengine.quality.config import GuardConfig
 from dataengine.records import GeneratorVersion
 from dataengine.records.images import JUDGE
 from dataengine.treatment.config import (
-    CorrectionConfig,
-    GuidanceConfig,
     LoraSettings,
     OfflineConfig,
     RegionConfig,
     SamplingConfig,
     TreatmentConfig,
 )
+from dataengine.treatment.guided_sampling.config import CorrectionConfig, GuidanceConfig
 from dataengine.treatment.repair.config import RepairConfig
 from dataengine.treatment.tuning.sharing import blend, fuse
 from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun

@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.diagnosis.dynamics import compute_dynamics
 from dataengine.errors import ConfigRefused
-from dataengine.treatment.config import CorrectionConfig, SamplingConfig
+from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.guided_sampling.config import CorrectionConfig
 from dataengine.treatment.guided_sampling.correction import Corrector, make_correctors, mask_on_latents
 from dataengine.treatment.sampling.sampler import denoise, generate
 from dataengine.treatment.sampling.trajectory import Recorder

@@ -6,9 +6,10 @@ import torch
 from pydantic import ValidationError
 
 from dataengine.errors import ConfigRefused
-from dataengine.treatment.config import GuidanceConfig, RegionConfig, RewardConfig, SamplingConfig
+from dataengine.treatment.config import RegionConfig, RewardConfig, SamplingConfig
 from dataengine.treatment.families.diffusion import Schedule
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.guided_sampling.config import GuidanceConfig
 from dataengine.treatment.guided_sampling.guidance import (
     REFERENCE,
     Guide,

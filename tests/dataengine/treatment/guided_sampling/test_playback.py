@@ -6,8 +6,9 @@ import torch
 
 from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.errors import ConfigRefused
-from dataengine.treatment.config import CorrectionConfig, SamplingConfig
+from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.guided_sampling.config import CorrectionConfig
 from dataengine.treatment.guided_sampling.correction import make_correctors
 from dataengine.treatment.guided_sampling.playback import play
 from dataengine.treatment.sampling.sampler import as_uint8, generate

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from dataengine.errors import ConfigRefused
-from dataengine.treatment.config import GuidanceConfig, SafeConfig, SamplingConfig
+from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.guided_sampling.config import GuidanceConfig, SafeConfig
 from dataengine.treatment.guided_sampling.guidance import make_guides
 from dataengine.treatment.guided_sampling.safe_latent import safety_term
 from dataengine.treatment.sampling.sampler import generate
