@@ -142,7 +142,7 @@ def start_checked_round(call: Call) -> "Round":
 def settings_of(call: Call) -> dict[str, Any]:
     """The named recipe with `--objective` and then the `--set` changes applied."""
     from pipelines.services import round_options
-    from pipelines.services.runs import published_treatment
+    from pipelines.services.training.presets import published_treatment
 
     given = call.options
     with call.workspace.catalog(read_only=True) as catalog:

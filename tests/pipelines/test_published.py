@@ -13,7 +13,7 @@ from dataengine.diagnosis.config import DetectorTrainingConfig
 from dataengine.treatment import presets
 from dataengine.treatment.config import TreatmentConfig
 from pipelines import recipes
-from pipelines.services import runs
+from pipelines.services.training.presets import published_treatment, treatment_presets
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/published.md").read_text()
 HARD = 3
@@ -96,9 +96,9 @@ def test_recipe_and_preset_are_one_treatment() -> None:
     for seed in (0, 7):
         tuning = recipes.paper(seed).treat.tuning
         assert tuning == presets.diffdoctor().model_copy(update={"seed": seed})
-    offered = runs.treatment_presets("flux")
+    offered = treatment_presets("flux")
     assert offered["recipe paper"]["tuning"] == offered["DiffDoctor"]["tuning"]
-    assert runs.published_treatment("DiffDoctor") == presets.diffdoctor()
+    assert published_treatment("DiffDoctor") == presets.diffdoctor()
 
 
 @pytest.mark.parametrize("path", TREATMENT)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from pipelines.services import runs
+from pipelines.services.training.presets import treatment_presets
 from storage.accounts import create_user
 from storage.workspace import Workspace
 from tests.object_store import URL, object_store
@@ -54,7 +54,7 @@ def wanted(workspace: Workspace) -> dict[str, Any]:
     """A small treatment that takes long enough to be paused."""
     with workspace.catalog(read_only=True) as catalog:
         (generator,) = catalog.generators.list()
-    settings = runs.treatment_presets(generator.id)["recipe cpu-smoke"]
+    settings = treatment_presets(generator.id)["recipe cpu-smoke"]
     settings["prompts"] |= {"source": "category", "categories": ["hand", "face"], "per_category": 4}
     settings["judge"] |= {"source": "category", "categories": ["hand"], "per_category": 2}
     settings["tuning"] |= {"updates": UPDATES, "checkpoint_every": 100}

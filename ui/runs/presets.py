@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 
 from dataengine.errors import InputRefused, NotFound
-from pipelines.services.runs import preset_slug
+from pipelines.services.training.presets import preset_slug
 from ui.runs.routes import Settings
 
 

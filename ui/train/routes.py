@@ -31,6 +31,7 @@ from pipelines.services.detectors import (
     verdicts_on,
 )
 from pipelines.services.locations import check_locations, offers
+from pipelines.services.training.presets import training_presets
 from pipelines.services.training.starts import recipe_choices, start_choices
 from storage.workspace import Workspace
 from ui.runs.curves import curves_csv
@@ -159,7 +160,7 @@ def train_routes(workspace: Workspace) -> APIRouter:
 
 def plan_of(workspace: Workspace, body: PresetSettings) -> TrainingRun:
     """The form's settings. Raises `ConfigRefused` naming an invalid field or an unregistered location."""
-    presets = runs.training_presets(workspace)
+    presets = training_presets(workspace)
     plan = runs.validated(TrainingRun, settings_of(body, presets))
     check_locations(workspace, plan, map(TrainingRun.model_validate, presets.values()))
     return plan
@@ -253,7 +254,7 @@ def intervals_of(version: DetectorVersion, split: str = "validation") -> dict[st
 
 def training_form(workspace: Workspace, preset: str) -> dict[str, Any]:
     """The form, filled in from a preset, and its choices."""
-    presets = runs.training_presets(workspace)
+    presets = training_presets(workspace)
     name = preset if preset in presets else next(iter(presets))
     plan = TrainingRun.model_validate(presets[name])
     starts = start_choices(workspace, plan)

@@ -27,6 +27,7 @@ from pipelines.services.locations import check_locations, offers
 from pipelines.services.model_card import judged_of, packed
 from pipelines.services.standalone.dreambooth import PRESET, likeness_png, offer_treatment
 from pipelines.services.standalone.treatment import treatment_strip
+from pipelines.services.training.presets import REWARDED, preset_slug, treatment_presets
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 from ui.runs.curves import curves_csv
@@ -200,11 +201,9 @@ def plan_of(workspace: Workspace, body: PresetSettings) -> TreatmentRun:
     location that is not registered."""
     if not body.settings.get("generator"):
         raise InputRefused(NEEDS_CHOOSING)
-    presets = runs.treatment_presets(str(body.settings["generator"]))
+    presets = treatment_presets(str(body.settings["generator"]))
     plan = runs.validated(TreatmentRun, settings_of(body, presets))
-    complete = [
-        TreatmentRun.model_validate(one) for name, one in presets.items() if name not in runs.REWARDED
-    ]
+    complete = [TreatmentRun.model_validate(one) for name, one in presets.items() if name not in REWARDED]
     check_locations(workspace, plan, complete)
     return runs.with_detector(workspace, plan)
 
@@ -275,8 +274,8 @@ def treatment_form(workspace: Workspace, preset: str, instance: str = "") -> dic
         categories = sorted(
             {one.category for row in catalog.rounds.list() for one in catalog.hard.of_round(row.id)}
         )
-    presets = runs.treatment_presets(generators[-1].id if generators else "")
-    usual = [one for one in presets if not instance or runs.preset_slug(one) == PRESET]
+    presets = treatment_presets(generators[-1].id if generators else "")
+    usual = [one for one in presets if not instance or preset_slug(one) == PRESET]
     name = preset if preset in presets else usual[0]
     values = presets[name]
     if instance:

@@ -21,6 +21,7 @@ from pipelines.services import preflight, runs
 from pipelines.services.images.work import run_here
 from pipelines.services.model_card import lora_files
 from pipelines.services.standalone.models import CLINIC_GENERATORS, find_detector, find_generator
+from pipelines.services.training.presets import preset_plans
 from storage.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def plan_treatments(
     Raises `NotFound`, `ModelRefused` and `ConfigRefused` for what cannot be treated.
     """
     base = find_generator(workspace, request.generator)
-    plans = runs.preset_plans(request.preset, base.id, request.rewards)
+    plans = preset_plans(request.preset, base.id, request.rewards)
     detector = find_detector(workspace, request.detector).id if request.detector else None
     treated, judged = choose_prompts(request)
     own = request.generator in CLINIC_GENERATORS

@@ -10,7 +10,7 @@ from pipelines.config import TrainingRun
 from pipelines.detectors.start import choose_start
 from pipelines.services import preflight
 from pipelines.services.preflight import Check
-from pipelines.services.runs import training_presets
+from pipelines.services.training.presets import training_presets
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 

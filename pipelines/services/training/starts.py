@@ -8,7 +8,7 @@ from dataengine.licences import UNSTATED, forbidden_by
 from dataengine.records import DetectorVersion
 from pipelines.config import TrainingRun
 from pipelines.services.locations import registered
-from pipelines.services.runs import RECIPE, training_presets
+from pipelines.services.training.presets import RECIPE, training_presets
 from storage.workspace import Workspace
 
 ENCODER = "encoder"

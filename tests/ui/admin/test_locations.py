@@ -15,9 +15,10 @@ from dataengine.quality.config import StudyDesign
 from dataengine.records import Endpoint
 from dataengine.treatment.config import RewardConfig, TreatmentConfig
 from pipelines.config import RefiningRun, RoundRecipe, TrainingRun, TreatmentRun
-from pipelines.services import round_options, runs
+from pipelines.services import round_options
 from pipelines.services.endpoints import KINDS
 from pipelines.services.locations import check_locations, marks_of
+from pipelines.services.training.presets import REWARDED, TREATMENTS, training_presets, treatment_presets
 from storage.workspace import Workspace
 from ui.config import ServerConfig
 from ui.server import background
@@ -101,10 +102,10 @@ def test_presets_and_what_is_embedded_pass(
 ) -> None:
     own = TreatmentConfig(rewards=(RewardConfig.model_validate(REWARD),))
     assert engineer.post("/api/treat/checks", json=rewarded()).status_code == 422
-    monkeypatch.setitem(runs.TREATMENTS, "ours", lambda: own)
-    for name, preset in runs.treatment_presets("base").items():
+    monkeypatch.setitem(TREATMENTS, "ours", lambda: own)
+    for name, preset in treatment_presets("base").items():
         answer = engineer.post("/api/treat/checks", json={"settings": preset})
-        asks = name in runs.REWARDED
+        asks = name in REWARDED
         assert answer.status_code == (422 if asks else 200), f"{name}: {answer.text}"
     elsewhere = treatment(scorers=[f"clip:{PATH}"])
     assert engineer.post("/api/treat/checks", json=elsewhere).status_code == 422, "it is another field's own"
@@ -130,7 +131,7 @@ def test_a_training_takes_names_of_networks_and_no_places(engineer: TestClient, 
 
 
 def test_presets_of_a_training_pass(engineer: TestClient, workspace: Workspace) -> None:
-    for name, preset in runs.training_presets(workspace).items():
+    for name, preset in training_presets(workspace).items():
         answer = engineer.post("/api/train/checks", json={"settings": preset})
         assert answer.status_code == 200, f"{name}: {answer.text}"
 

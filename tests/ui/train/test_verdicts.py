@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 
 from dataengine.records import DetectorVersion, Job, now
 from pipelines import recipes
-from pipelines.services import runs
 from pipelines.services.detectors import objections_to, same_images, verdicts_on
+from pipelines.services.training.presets import training_presets
 from storage import tables
 from storage.workspace import Workspace
 
@@ -52,9 +52,9 @@ def test_a_training_begins_from_the_champion_and_never_from_the_newest_detector(
     usual = smoke | {"steps": 420, "encoder_weights": "imagenet"}
     set_config(workspace, "d1", usual)
     assert first_steps(engineer) == ("as first doctor", 420)
-    preset = runs.training_presets(workspace)["as first doctor"]
+    preset = training_presets(workspace)["as first doctor"]
     assert preset["start"] is None and preset["training"]["encoder_weights"] == ""
-    assert not [name for name in runs.training_presets(workspace) if "smoke" in name and "cpu" not in name]
+    assert not [name for name in training_presets(workspace) if "smoke" in name and "cpu" not in name]
     set_config(workspace, "d1", {"steps": "many"})
     assert first_steps(engineer)[0] == "recipe photo", "settings that cannot be read are left out"
 

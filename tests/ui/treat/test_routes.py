@@ -21,6 +21,7 @@ from pipelines.config import TreatmentRun
 from pipelines.jobs.previews import save_samples
 from pipelines.services import jobs, runs
 from pipelines.services.model_card import judged_of, model_card
+from pipelines.services.training.presets import REWARDED, treatment_presets
 from storage.workspace import Workspace
 from ui.treat.routes import prompts_in
 
@@ -142,7 +143,7 @@ def test_wrong_settings_are_named(engineer: TestClient, changes: dict[str, Any],
     assert answer.status_code in (404, 422) and sentence in answer.json()["error"]
 
 
-@pytest.mark.parametrize("name", runs.REWARDED)
+@pytest.mark.parametrize("name", REWARDED)
 def test_a_preset_that_raises_a_reward_is_refused_without_one(
     engineer: TestClient, workspace: Workspace, name: str
 ) -> None:
@@ -151,7 +152,7 @@ def test_a_preset_that_raises_a_reward_is_refused_without_one(
     rewards = next(field for field in tuning["fields"] if field["name"] == "rewards")
     (row,) = rewards["rows"]
     assert rewards["kind"] == "list" and {one["name"]: one["value"] for one in row}["location"] == ""
-    asked = {"settings": runs.treatment_presets("base")[name]}
+    asked = {"settings": treatment_presets("base")[name]}
     for route in ("checks", "start"):
         answer = engineer.post(f"/api/treat/{route}", json=asked)
         assert answer.status_code == 422
@@ -173,10 +174,10 @@ def test_a_preset_that_raises_a_reward_is_refused_without_one(
 
 
 def test_a_preset_with_the_detector_as_its_reward_says_so(engineer: TestClient) -> None:
-    offered = runs.treatment_presets("base")
+    offered = treatment_presets("base")
     on_detector = {
         name for name, one in offered.items() if one["tuning"]["region"] or one["tuning"]["decay"] == "sqrt"
-    } - set(runs.REWARDED)
+    } - set(REWARDED)
     assert len(on_detector) == 2 and all(
         name.endswith("with the detector as its reward") for name in on_detector
     )

@@ -8,6 +8,7 @@ from dataengine.errors import InputRefused
 from pipelines.config import TrainingRun
 from pipelines.services import preflight, runs
 from pipelines.services.detectors import objections_to, promote_detector, verdicts_on
+from pipelines.services.training.presets import RECIPE, training_presets
 from storage.workspace import Workspace
 from ui.gradio.context import ANY, SMALL, AppContext, check_lines, figure, person, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
@@ -91,15 +92,15 @@ def build(context: AppContext, tab: gr.Tab) -> None:
 
 def preset_choices(workspace: Workspace, chosen: str | None) -> Any:
     """The presets of a training; the chosen one stays, else the small recipe where no worker has a GPU."""
-    names = list(runs.training_presets(workspace))
-    small = runs.RECIPE + SMALL
+    names = list(training_presets(workspace))
+    small = RECIPE + SMALL
     first = names[0] if preflight.on_a_gpu(workspace) else small
-    return gr.update(choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=chosen or first)
+    return gr.update(choices=[(one.removeprefix(RECIPE), one) for one in names], value=chosen or first)
 
 
 def plan_of(workspace: Workspace, preset: str | None) -> TrainingRun:
     """The training of a preset. Raises `InputRefused` for none."""
-    presets = runs.training_presets(workspace)
+    presets = training_presets(workspace)
     if preset not in presets:
         raise InputRefused("no settings are chosen; choose some from the list")
     return TrainingRun.model_validate(presets[preset])

@@ -12,6 +12,7 @@ from pipelines.config import PromptChoice, TreatmentRun
 from pipelines.services import preflight, runs
 from pipelines.services.model_card import packed
 from pipelines.services.standalone.treatment import HELD_OUT
+from pipelines.services.training.presets import RECIPE, REWARDED, treatment_presets
 from storage.workspace import Workspace
 from ui.gradio.context import ANY, SMALL, AppContext, check_lines, person, worker_note
 from ui.gradio.runs import POLL_SECONDS, curve_of, is_open, no_curve, run_choices, status_text
@@ -162,12 +163,10 @@ def form(
     workspace: Workspace, preset: str | None, generator: str | None, categories: list[str]
 ) -> tuple[Any, Any, Any]:
     """Methods, generators and categories to choose from; what is chosen stays."""
-    small = runs.RECIPE + SMALL
-    names = [one for one in runs.treatment_presets("") if one not in runs.REWARDED]
+    small = RECIPE + SMALL
+    names = [one for one in treatment_presets("") if one not in REWARDED]
     first = names[0] if preflight.on_a_gpu(workspace) else small
-    methods = gr.update(
-        choices=[(one.removeprefix(runs.RECIPE), one) for one in names], value=preset or first
-    )
+    methods = gr.update(choices=[(one.removeprefix(RECIPE), one) for one in names], value=preset or first)
     with workspace.catalog(read_only=True) as catalog:
         rounds = catalog.rounds.list()
         hard = sorted({one.category for row in rounds for one in catalog.hard.of_round(row.id) if one.hard})
@@ -180,7 +179,7 @@ def plan_of(
     workspace: Workspace, preset: str | None, generator: str | None, categories: list[str], texts: str
 ) -> TreatmentRun:
     """The treatment that the form describes. Raises `InputRefused` for missing choices and prompts."""
-    presets = runs.treatment_presets(generator or "")
+    presets = treatment_presets(generator or "")
     if preset not in presets:
         raise InputRefused("no method is chosen; choose one from the list")
     settings = presets[preset] | {"generator": generator}
