@@ -291,6 +291,14 @@ def worker_arguments(parser: argparse.ArgumentParser) -> None:
         help="cpu, cuda:0, mps, …; one worker per device (default: the first NVIDIA GPU, else cpu)",
     )
     parser.add_argument("--no-inference", action="store_true", help="do not serve interactive predictions")
+    parser.add_argument(
+        "--grace",
+        type=float,
+        default=25.0,
+        metavar="SECONDS",
+        help="at SIGTERM, let the task end or reach its next checkpoint within this time, then exit "
+        "(default: 25); another worker goes on",
+    )
     parser.add_argument("--with-parent", action="store_true", help="exit when standard input is closed")
 
 
@@ -304,6 +312,7 @@ def worker(call: Call) -> Any:
             workspace=call.new_workspace.path,
             inference=not given.no_inference,
             with_parent=given.with_parent,
+            grace_seconds=0.0 if given.with_parent else max(0.0, given.grace),
             **device,
         )
     )
@@ -314,6 +323,11 @@ def status_arguments(parser: argparse.ArgumentParser) -> None:
         "--jobs", type=int, default=10, metavar="N", help="how many jobs to show (default: 10)"
     )
     parser.add_argument("--log", metavar="JOB", help="show the end of a job's log instead")
+    parser.add_argument(
+        "--costs",
+        action="store_true",
+        help="show device time, images, labels and people's time by round, training, treatment instead",
+    )
     parser.add_argument("--cancel", metavar="JOB", help="cancel a job")
     parser.add_argument("--pause", metavar="JOB", help="pause a training or treatment and free its device")
     parser.add_argument("--resume", metavar="JOB", help="resume a paused, failed or cancelled job")
@@ -326,6 +340,8 @@ def status(call: Call) -> Any:
     from storage.queries.overview import overview
 
     given = call.options
+    if given.costs:
+        return costs(call)
     if given.log:
         text = jobs.read_log(call.workspace, given.log)
         call.say(text or "this job has no log")
@@ -352,6 +368,30 @@ def status(call: Call) -> Any:
     if blobs and blobs.missing:
         call.say(f"blobs     {blobs.missing} of images and labels are missing; restore them from a backup")
     return {"overview": counts, "rounds": rounds, "jobs": newest_jobs, "workers": workers, "blobs": blobs}
+
+
+def costs(call: Call) -> Any:
+    from dataengine.records import round_name
+    from dataengine.records.counts import format_duration
+    from storage.queries.costs import costs as read_costs
+
+    with call.workspace.catalog(read_only=True) as catalog:
+        found = read_costs(catalog)
+        numbers = catalog.rounds.numbers()
+    for cost in found:
+        name = round_name(numbers, cost.of) if cost.kind == "round" else cost.kind
+        devices = ", ".join(
+            f"{format_duration(seconds)} of {kind}" for kind, seconds in cost.device_seconds.items()
+        )
+        parts = [devices or "no device time recorded"]
+        if cost.kind == "round":
+            parts.append(f"{cost.images} images")
+            parts.append(f"{cost.labels} labels in {format_duration(cost.label_seconds)}")
+            parts.append(f"{cost.votes} votes in {format_duration(cost.vote_seconds)}")
+        call.say(f"{name:9} {cost.of}  {'; '.join(parts)}")
+    if not found:
+        call.say("nothing has run yet: start a round with `clinic round`")
+    return {"costs": found}
 
 
 def say_status(call: Call, overview: Any, rounds: Any, jobs: Any, workers: Any) -> None:
@@ -417,6 +457,7 @@ COMMANDS = (
         examples=(
             "clinic status",
             "clinic status --json",
+            "clinic status --costs",
             "clinic status --log JOB",
             "clinic status --pause JOB",
         ),

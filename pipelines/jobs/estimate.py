@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.errors import ConfigRefused
+from dataengine.records.counts import format_duration
 from dataengine.treatment.tuning.memory import free_memory
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.detectors.start import choose_start
@@ -135,10 +136,3 @@ def pipeline_folder(workspace: Workspace, generator: str) -> Path:
     if folder := local_folder(workspace, version):
         return folder
     raise ConfigRefused(f"{version.location} is not on this machine yet, so its memory cannot be estimated")
-
-
-def format_duration(seconds: float) -> str:
-    """A duration for people."""
-    if seconds < 90:
-        return f"{max(1, seconds):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

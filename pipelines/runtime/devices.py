@@ -85,6 +85,15 @@ def release_memory(device: str) -> None:
         (torch.mps if device == "mps" else torch.cuda).empty_cache()
 
 
+def device_kind(device: str) -> str:
+    """The kind of a device, for costs: the name of a GPU, else "cpu" or "mps"."""
+    if not device.startswith("cuda"):
+        return device.partition(":")[0]
+    import torch
+
+    return torch.cuda.get_device_name(device) if torch.cuda.is_available() else "cuda"
+
+
 def memory_in_use(device: str) -> dict[str, int]:
     """Bytes of the device that are `used`, by all processes, and its `total`; empty before torch uses it.
 

@@ -14,6 +14,8 @@ from typing import Any
 
 from storage.workspace import Workspace
 
+DRAIN_VARIABLE = "CLINIC_DRAIN_FILE"
+"""Environment variable of a worker's child: a file that appears when the worker is about to exit."""
 REPORTS_PER_SECOND = 5.0
 PAUSE_SECONDS = 1.0
 
@@ -22,7 +24,8 @@ Send = Callable[[dict[str, Any]], None]
 
 @dataclass
 class PauseAsked:
-    """Whether a job was asked to pause; reads the catalog at most once in `PAUSE_SECONDS`."""
+    """Whether a job was asked to pause, or its worker is about to exit; looks at most once in
+    `PAUSE_SECONDS`."""
 
     workspace: Workspace
     job: str
@@ -32,9 +35,18 @@ class PauseAsked:
     def __call__(self) -> bool:
         if not self._asked and time.monotonic() - self._checked >= PAUSE_SECONDS:
             self._checked = time.monotonic()
+            if self.draining():
+                self._asked = True
+                return True
             with self.workspace.catalog(read_only=True) as catalog:
                 self._asked = catalog.jobs.pending_request(self.job) == "pause"
         return self._asked
+
+    @staticmethod
+    def draining() -> bool:
+        """Whether the worker of this process is about to exit."""
+        file = os.environ.get(DRAIN_VARIABLE)
+        return bool(file) and Path(str(file)).exists()
 
 
 @dataclass

@@ -32,6 +32,7 @@ def retrain(context: Context, round_id: str) -> Result:
         evaluation_sets(context, recipe.publish, round_id),
         recipe.evaluate,
         snapshot_id,
+        pausing=context.pausing,
     )
     return {"detector": version.id, "samples": count_by_kind(items), **version.metrics}
 

@@ -32,6 +32,7 @@ def train_teacher(context: Context, round_id: str) -> Result:
         items,
         evaluation_sets(context, recipe.publish, round_id),
         recipe.evaluate,
+        pausing=context.pausing,
     )
     return {"detector": version.id, "samples": count_by_kind(items), **version.metrics}
 

@@ -42,7 +42,7 @@ def treat(context: Context, round_id: str) -> Result:
         scorers=recipe.treat.scorers,
         round_id=round_id,
     )
-    return run_treatment(context, plan)
+    return run_treatment(context, plan, pausing=context.pausing)
 
 
 def generator_to_treat(context: Context, round_id: str) -> str:

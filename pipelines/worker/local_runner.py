@@ -17,7 +17,7 @@ from dataengine.errors import Cancelled, Conflict
 from dataengine.records import Report, Round, no_report
 from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
-from pipelines.runtime.devices import device_lock
+from pipelines.runtime.devices import device_kind, device_lock
 from pipelines.runtime.holders import local_name, sign_of_life
 from pipelines.runtime.models import Models, real_models
 from pipelines.runtime.progress import Reporter
@@ -84,6 +84,7 @@ class LocalRunner:
             device_lock(self.models.device, self.workspace.path, lambda message: report(0, 1, message)),
         ):
             context = Context(self.workspace, self.models, report)
+            active.hold_device(device_kind(self.models.device))
 
             def say(message: str) -> None:
                 active.message = message

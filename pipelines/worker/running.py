@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from dataengine.errors import Cancelled, Paused, Unavailable
+from dataengine.errors import Cancelled, ClinicError, Paused, Unavailable
 from dataengine.records import WorkerBeat
 from pipelines.services.queue import lease_seconds
+from storage.catalog import Catalog
 from storage.repositories.work import StopRequest
 from storage.workspace import Workspace
 
@@ -35,6 +36,27 @@ class ActiveJob:
     message: str = ""
     stop_request: StopRequest = ""
     holders: int = 0
+    device: str = ""
+    """The kind of device that the job holds now; "" while it holds none."""
+    _counted: float = 0.0
+    _spent: dict[str, float] = field(default_factory=dict)
+
+    def hold_device(self, kind: str) -> None:
+        """Count time from now on as held of this kind of device; "" ends it."""
+        self._count()
+        self.device = kind
+
+    def take_device_seconds(self) -> dict[str, float]:
+        """Seconds that devices were held since the last call, by kind."""
+        self._count()
+        spent, self._spent = self._spent, {}
+        return spent
+
+    def _count(self) -> None:
+        moment = time.monotonic()
+        if self.device:
+            self._spent[self.device] = self._spent.get(self.device, 0.0) + moment - self._counted
+        self._counted = moment
 
     def raise_if_stopped(self) -> None:
         """Raise `Cancelled` or `Paused` if that was requested."""
@@ -42,6 +64,12 @@ class ActiveJob:
             raise Cancelled("cancelled on request")
         if self.stop_request == "pause":
             raise Paused("paused before it started")
+
+
+def add_device_seconds(catalog: Catalog, job_id: str, active: ActiveJob) -> None:
+    """Record what the job spent since this was last called."""
+    for kind, seconds in active.take_device_seconds().items():
+        catalog.jobs.add_device_seconds(job_id, kind, seconds)
 
 
 @dataclass
@@ -72,8 +100,11 @@ class RunningJobs:
         finally:
             with self._counting:
                 active.holders -= 1
-                if not active.holders:
+                last = not active.holders
+                if last:
                     self.active.pop(job_id, None)
+            if last:
+                self._record_last_seconds(job_id, active)
 
     def beat_until(self, ending: threading.Event) -> None:
         """Send heartbeats and poll for cancellations until `ending` is set."""
@@ -94,6 +125,7 @@ class RunningJobs:
         with self.workspace.catalog() as catalog:
             for job_id, active in jobs:
                 catalog.jobs.heartbeat(job_id, active.progress, active.message)
+                add_device_seconds(catalog, job_id, active)
             catalog.workers.beat(
                 WorkerBeat(
                     id=self.worker_id,
@@ -127,6 +159,12 @@ class RunningJobs:
         if times < ALIKE:
             return ""
         return f"failed the same way {times} times: {message}. Fix the cause (see the job's log), then resume"
+
+    def _record_last_seconds(self, job_id: str, active: ActiveJob) -> None:
+        """What the job spent since the last heartbeat. Without a database that second is not counted."""
+        with contextlib.suppress(ClinicError), self.workspace.catalog() as catalog:
+            add_device_seconds(catalog, job_id, active)
+            catalog.commit()
 
     def forget(self) -> None:
         """Delete the process's row, so that its jobs can be taken over at once."""

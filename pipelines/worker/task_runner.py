@@ -15,7 +15,7 @@ from typing import Any
 from dataengine.errors import Cancelled, ClinicError, Paused, Unavailable
 from dataengine.records import STAGE_JOB
 from pipelines.runtime.context import Context, Result, Waiting
-from pipelines.runtime.devices import device_lock, memory_in_use
+from pipelines.runtime.devices import device_kind, device_lock, memory_in_use
 from pipelines.runtime.failpoint import STAGE
 from pipelines.runtime.loading import import_object
 from pipelines.runtime.models import Models
@@ -85,6 +85,7 @@ class Runner:
                 say=log_line,
             )
             with device_lock(self.device, self.workspace.path, lambda message: report(0, 1, message)):
+                send({"event": "device", "device": device_kind(self.device)})
                 try:
                     pausing = PauseAsked(self.workspace, task["job"])
                     return self._run(Context(self.workspace, self.models, report, pausing), task)

@@ -18,12 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dataengine.devices import default_device
 from dataengine.errors import ClinicError, Paused, WorkspaceUnusable
 from pipelines.runtime.devices import try_lock
 from pipelines.runtime.loading import import_object
+from pipelines.runtime.progress import DRAIN_VARIABLE
 from pipelines.services.admin.worker_logs import LEVELS, log_level
 from pipelines.services.operation.logs import log_to_stderr
 from pipelines.services.queue import WORK_FORMAT
@@ -39,11 +40,16 @@ from storage.opening import open_workspace
 
 log = logging.getLogger("clinic.worker")
 
+RECORDING_SECONDS = 2.0
 RESTART_SECONDS = 10.0
 """Minimum interval between two starts of the inference child."""
 LEVEL_SECONDS = 30.0
 """How soon a changed log level counts."""
 MAX_WORKERS_HERE = 64
+
+
+class Draining(Exception):
+    """The task has stopped at a checkpoint, because this worker is about to exit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +68,14 @@ class WorkerSettings:
     """Interval between two sweeps (see `workflows.Engine.sweep`)."""
     inference: bool = True
     """Whether to run the inference service."""
+    grace_seconds: float = 0.0
+    """How long a task may go on after SIGTERM, to end or to reach its next checkpoint."""
     with_parent: bool = False
     """Whether to exit when standard input is closed, that is, when the parent process ends."""
 
 
 class Worker:
-    """One worker process. `run` ends the process on SIGTERM or SIGINT."""
+    """One worker process. `run` ends the process on SIGTERM, after the grace time, or SIGINT."""
 
     def __init__(self, settings: WorkerSettings, id: str) -> None:
         self.settings = settings
@@ -75,25 +83,33 @@ class Worker:
         self.workspace = open_workspace(settings.workspace)
         self.stages: Sequence[Stage] = import_object(settings.stages)
         self.models = import_object(settings.models)(settings.device)
+        self._drain_file = self.workspace.path / "locks" / f"drain-{id}"
+        self._drain_file.unlink(missing_ok=True)
         self.child = Child(
             "pipelines.worker.child_main",
             (
                 *("--workspace", str(self.workspace.path), "--device", settings.device),
                 *("--models", settings.models, "--stages", settings.stages),
             ),
+            {DRAIN_VARIABLE: str(self._drain_file)},
         )
         self.running = RunningJobs(self.workspace, id, settings.device)
         self.backups = ScheduledBackups(self.workspace)
         self._working = threading.Lock()
         self._level_read = float("-inf")
         self._ending = threading.Event()
+        self._at_once = threading.Event()
 
     def run(self) -> None:
-        """Run jobs until SIGTERM or SIGINT; then exit at once, so that another worker can take over."""
+        """Run jobs until SIGTERM or SIGINT; then exit, so that another worker can take over.
+
+        At SIGTERM the task may end or reach a checkpoint within the grace time; SIGINT or a second SIGTERM
+        ends it at once.
+        """
         from pipelines.worker.workflows import Engine
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: self._ending.set())
+            signal.signal(number, self._end)
         job_queue.prepare(self.workspace.jobs_url)
         self.running.beat()
         beats = threading.Thread(
@@ -118,7 +134,26 @@ class Worker:
                 engine.sweep()
                 self.backups.sweep()
                 self._follow_log_level()
+            self._drain()
         self._exit()
+
+    def _end(self, number: int, frame: object) -> None:
+        if number == signal.SIGINT or self._ending.is_set():
+            self._at_once.set()
+        self._ending.set()
+
+    def _drain(self) -> None:
+        """Let the task in flight end, or stop at its next checkpoint, and wait for it."""
+        deadline = time.monotonic() + self.settings.grace_seconds
+        if not self._working.locked() or self.settings.grace_seconds == 0:
+            return
+        log.info("worker %s ends: its task has %.0f s", self.id, self.settings.grace_seconds)
+        self._drain_file.touch()
+        while time.monotonic() < deadline and self._working.locked():
+            if self._at_once.wait(0.1):
+                return
+        # The engine records what the task returned in another thread.
+        self._at_once.wait(min(RECORDING_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def _follow_log_level(self) -> None:
         """Log as much as the admin wants, read now and then."""
@@ -139,8 +174,16 @@ class Worker:
             active.message = message
             active.raise_if_stopped()
 
-        with self._working, self.running.holding(task["job"]) as active:
-            return patiently(lambda: self._perform(task, active), say)
+        with self._working:
+            if not self._ending.is_set():
+                with contextlib.suppress(Draining), self.running.holding(task["job"]) as active:
+                    return patiently(lambda: self._perform(task, active), say)
+        self._hand_back()
+
+    def _hand_back(self) -> NoReturn:
+        """Leave a task to another worker: wait for the end of this process, whose jobs are then adopted."""
+        while True:
+            time.sleep(60)
 
     def _perform(self, task: dict[str, Any], active: ActiveJob) -> dict[str, Any]:
         while True:
@@ -152,16 +195,22 @@ class Worker:
                 )
             except Paused:
                 self.child.kill()  # frees its device memory
+                if self._drain_file.exists():
+                    raise Draining from None
                 raise
             except ChildDied as death:
                 log.warning("job %s: %s", task["job"], death)
                 if reason := self.running.fails_alike(task["job"], str(death), active.progress):
                     raise ChildDied(reason) from death
             finally:
+                active.hold_device("")
                 with contextlib.suppress(ClinicError, OSError):
                     self.workspace.job_files.send(task["job"], everything=True)
 
     def _progress(self, active: ActiveJob, event: dict[str, Any]) -> None:
+        if event["event"] == "device":
+            active.hold_device(event["device"])
+            return
         active.progress, active.message = event["progress"], event["message"]
         if memory := event.get("memory"):
             self.running.memory = {self.settings.device: memory}
@@ -194,6 +243,7 @@ class Worker:
         the children."""
         with contextlib.suppress(ClinicError):
             self.running.forget()
+        self._drain_file.unlink(missing_ok=True)
         log.info("worker %s ended", self.id)
         logging.shutdown()
         os._exit(0)

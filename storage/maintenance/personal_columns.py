@@ -185,9 +185,9 @@ _IDS = """
     treatments.round_id treatments.treated_id users.password_hash votes.study_id workspace.id
     queue_items.detector_id webhook_deliveries.endpoint_id webhook_deliveries.id
     webhook_deliveries.message_id webhook_deliveries.subject
-    webhooks.endpoint_id webhooks.former_secret webhooks.secret
+    webhooks.endpoint_id webhooks.former_secret webhooks.secret device_seconds.job_id
 """
-# Kinds, states, categories, class names, file names, stages, thresholds.
+# Kinds, states, categories, class names, file names, stages, thresholds, devices.
 _VOCABULARY = """
     api_tokens.roles audit_events.action benchmark_items.kind benchmark_items.stratum benchmarks.state
     category_answers.category detectors.domain detectors.operating_point detectors.role endpoints.kind
@@ -197,6 +197,7 @@ _VOCABULARY = """
     queue_takers.kind reviews.verdict rounds.stage rounds.state snapshot_items.category
     settings.name snapshot_items.kind snapshot_items.split snapshots.composition studies.state users.roles
     votes.choice votes.question webhook_deliveries.event webhook_deliveries.state webhooks.events
+    device_seconds.device
 """
 _MACHINES = (
     "jobs.worker sessions.client workers.devices workers.host workers.id workers.job_id workers.memory"

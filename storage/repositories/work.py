@@ -135,6 +135,16 @@ class Jobs(Named[Job]):
         )
         return self.cancelled(job_id)
 
+    def add_device_seconds(self, job_id: str, device: str, seconds: float) -> None:
+        """Add to the seconds that the job held a device of that kind."""
+        table = tables.device_seconds
+        row = {"job_id": job_id, "device": device, "seconds": float(seconds)}
+        if not insert_new(self._connection, table, [row]):
+            mine = (table.c.job_id == job_id) & (table.c.device == device)
+            self._connection.execute(
+                update(table).where(mine).values(seconds=table.c.seconds + float(seconds))
+            )
+
     def count_failure(self, job_id: str, message: str, progress: float) -> int:
         """Count how often in a row a job failed with this message without getting further (fraction done);
         returns the number. It outlives the worker."""

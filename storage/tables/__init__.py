@@ -26,7 +26,7 @@ from storage.tables.models import detectors, generators, promotions, treatments
 from storage.tables.queue import leases, queue_answers, queue_items, queue_takers
 from storage.tables.studies import guests, invitations, studies, votes
 from storage.tables.webhooks import webhook_deliveries, webhooks
-from storage.tables.work import job_files, jobs, rounds, workers
+from storage.tables.work import device_seconds, job_files, jobs, rounds, workers
 from storage.tables.workspace import settings, workspace
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "category_answers",
     "comments",
     "detectors",
+    "device_seconds",
     "drafts",
     "endpoints",
     "generators",

@@ -1,6 +1,6 @@
 """Tables of rounds, jobs and workers."""
 
-from sqlalchemy import JSON, Column, Float, Index, Integer, Table, Text
+from sqlalchemy import JSON, Column, Float, ForeignKey, Index, Integer, Table, Text
 
 from storage.tables.columns import Tuples, boolean, float_, integer, json, key, metadata, optional_text, text
 
@@ -53,6 +53,15 @@ job_files = Table(
     key("name"),
     Column("number", Integer, primary_key=True, autoincrement=False),
     text("text"),
+)
+
+# Seconds that a job held a device: of one machine's kind, such as "cpu" or a card's name.
+device_seconds = Table(
+    "device_seconds",
+    metadata,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    key("device"),
+    float_("seconds"),
 )
 
 workers = Table(

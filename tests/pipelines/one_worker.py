@@ -23,6 +23,7 @@ def main() -> None:
         stages=sys.argv[2],
         sweep_seconds=0.2,
         models=sys.argv[3],
+        grace_seconds=float(os.environ.get("CLINIC_TEST_GRACE", "0")),
         inference="CLINIC_TEST_INFERENCE" in os.environ,
         **({"application_version": sys.argv[4]} if len(sys.argv) > 4 else {}),
     )

@@ -90,6 +90,20 @@ def sleep(context: Context, round_id: str) -> Result:
     return {"slept": 60}
 
 
+def checkpointed(context: Context, round_id: str) -> Result:
+    """Counts to 100 in naps, and goes on where it paused."""
+    state = context.workspace.path / "counted"
+    done = int(state.read_text()) if state.exists() else 0
+    leave_trace(context, round_id, f"from {done}")
+    for number in range(done, 100):
+        context.report(number, 100, "counting")
+        if context.pausing():
+            state.write_text(str(number))
+            context.may_pause()
+        time.sleep(0.1)
+    return {"counted": 100}
+
+
 def store(context: Context, round_id: str) -> Result:
     """Writes and reads blobs for two seconds."""
     for number in range(20):
@@ -140,5 +154,6 @@ STAGES = (
     toy("train", train),
 )
 SLEEPY = (toy("sleep", sleep),)
+CHECKPOINTED = (toy("count", checkpointed),)
 STORING = (toy("store", store),)
 CRASHING = (toy("crash", crash),)

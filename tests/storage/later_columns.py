@@ -26,6 +26,7 @@ _NEW = (
     "identities",
     "webhook_deliveries",
     "webhooks",
+    "device_seconds",
 )
 _INDEXES = (
     *("queue_items_done_queued", "queue_answers_created", "labels_created", "reviews_created"),

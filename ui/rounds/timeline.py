@@ -9,6 +9,7 @@ from dataengine.records import Job, Round, now
 from pipelines.services import queue, rounds
 from pipelines.services.detectors import verdict_texts
 from storage.catalog import Catalog
+from storage.queries.costs import Cost, costs
 from storage.queries.rounds import labellers, open_assignments, stage_jobs
 
 
@@ -128,11 +129,20 @@ def waiting(catalog: Catalog, row: Round) -> dict[str, Any] | None:
 
 def figures(catalog: Catalog) -> list[dict[str, Any]]:
     """What each round changed in the detector and the generator, the oldest first."""
-    names = model_names(catalog)
+    names, spent = model_names(catalog), {cost.of: cost for cost in costs(catalog)}
     return [
-        {**round_figures(row, names), "number": number}
+        {**round_figures(row, names), "number": number, "cost": cost_of(spent[row.id])}
         for number, row in enumerate(catalog.rounds.list(), start=1)
     ]
+
+
+def cost_of(cost: Cost) -> dict[str, Any]:
+    """What a round took: seconds of devices by kind, and of people who labelled and voted."""
+    return {
+        "devices": dict(cost.device_seconds),
+        "people": cost.label_seconds + cost.vote_seconds,
+        "images": cost.images,
+    }
 
 
 def round_figures(row: Round, names: dict[str, str]) -> dict[str, Any]:

@@ -47,7 +47,13 @@ def test_a_sharded_stage_part_by_part(workspace: Workspace) -> None:
         for i, shard in enumerate(shards)
     ]
     assert runner.run(stage_task(row.id, "draw", "finish", answers), events.append) == {"images": 20}
-    assert [event["progress"] for event in events] == [0.125, 0.375, 0.625, 0.875]
+    assert {event["device"] for event in events if event["event"] == "device"} == {"cpu"}
+    assert [event["progress"] for event in events if event["event"] == "progress"] == [
+        0.125,
+        0.375,
+        0.625,
+        0.875,
+    ]
     assert [line["loss"] for line in metrics(workspace)] == [0.5] * 4
 
 

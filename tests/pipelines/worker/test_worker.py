@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from dataengine.errors import Conflict
+from dataengine.records import Job
 from pipelines.services import queue, runs
 from pipelines.services.jobs import cancel_job, pause_job, read_log, request_job
 from pipelines.services.rounds import cancel_round, resume_round, start_round
@@ -100,6 +101,36 @@ def test_a_killed_worker_leaves_no_child_and_no_grandchild(tmp_path: Path, how: 
         worker.send_signal(how)
         worker.wait()
         until(lambda: not any(alive(pid) for pid in pids), 2, "child and grandchild end with the worker")
+
+
+def jobs_of(team: Crew) -> list[Job]:
+    with team.workspace.catalog(read_only=True) as catalog:
+        return catalog.jobs.list()
+
+
+def test_a_worker_that_is_ended_hands_its_task_back_at_a_checkpoint(tmp_path: Path) -> None:
+    stages = ("tests.pipelines.toys:CHECKPOINTED", "tests.pipelines.toys:no_models")
+    with crew(tmp_path, "sqlite", CLINIC_TEST_GRACE="30") as team:
+        first = team.start(stages)
+        row = start_round(team.workspace, {}, stages=toys.CHECKPOINTED)
+        until(lambda: (tmp_path / "trace").exists(), 120, "the task is under way")
+        first.terminate()
+        assert first.wait(30) == 0
+        counted = int((tmp_path / "counted").read_text())
+        assert not team.round_is(row.id, "failed", "cancelled"), "nobody has to resume it"
+        team.start(stages)
+        until(lambda: team.round_is(row.id, "done"), 120, "another worker goes on")
+        assert [what for _, _, what in toys.traces(tmp_path)] == ["from 0", f"from {counted}"]
+
+
+def test_a_short_task_ends_within_the_grace_time(tmp_path: Path) -> None:
+    with crew(tmp_path, "sqlite", CLINIC_TEST_GRACE="30") as team:
+        worker = team.start(("tests.pipelines.toys:STORING", "tests.pipelines.toys:no_models"))
+        row = start_round(team.workspace, {}, stages=toys.STORING)
+        until(lambda: any(job.progress for job in jobs_of(team)), 120, "the task is under way")
+        worker.terminate()
+        assert worker.wait(30) == 0
+        assert team.round_is(row.id, "done"), "its result was recorded"
 
 
 def test_a_cancelled_job_stops_within_two_seconds(tmp_path: Path) -> None:
