@@ -3,7 +3,7 @@ import { get } from "../api.js";
 import { h, panel } from "../dom.js";
 import { figure, percent, when } from "../format.js";
 import { beforeAndAfter } from "../diagrams.js";
-import { state } from "./format.js";
+import { lasting, state } from "./format.js";
 
 function chart(title, rows, read, write) {
   const pairs = rows.map((row, at) => ({ number: at + 1, pair: read(row) }))
@@ -24,8 +24,8 @@ function judged(pair, write, verdict) {
 
 // How long devices and people worked, without those that did not.
 function spent({ devices, people }) {
-  const parts = Object.entries(devices).map(([kind, seconds]) => `${duration(seconds)} ${kind}`);
-  if (people) parts.push(`${duration(people)} people`);
+  const parts = Object.entries(devices).map(([kind, seconds]) => `${lasting(seconds)} ${kind}`);
+  if (people) parts.push(`${lasting(people)} people`);
   return parts.length ? parts.flatMap((part, at) => (at ? [h("br"), part] : [part])) : "–";
 }
 
