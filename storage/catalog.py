@@ -14,7 +14,15 @@ from typing import Any, Self
 from sqlalchemy import Connection, Engine
 
 from storage.engine import connect, connect_for_reading, turn_to_write
-from storage.repositories.accounts import ApiTokens, Audit, Endpoints, Identities, Sessions, Users
+from storage.repositories.accounts import (
+    ApiTokens,
+    Audit,
+    Endpoints,
+    FailedAttempts,
+    Identities,
+    Sessions,
+    Users,
+)
 from storage.repositories.annotation import Comments, Drafts, Gold, IdempotencyKeys
 from storage.repositories.assignees import Assignees
 from storage.repositories.curation import Pilots, SavedViews, Tags
@@ -82,6 +90,7 @@ class Catalog:
     sessions: Sessions
     api_tokens: ApiTokens
     identities: Identities
+    failed_attempts: FailedAttempts
     audit: Audit
     endpoints: Endpoints
     webhooks: Webhooks

@@ -186,6 +186,7 @@ _IDS = """
     queue_items.detector_id webhook_deliveries.endpoint_id webhook_deliveries.id
     webhook_deliveries.message_id webhook_deliveries.subject
     webhooks.endpoint_id webhooks.former_secret webhooks.secret device_seconds.job_id
+    failed_attempts.key
 """
 # Kinds, states, categories, class names, file names, stages, thresholds, devices.
 _VOCABULARY = """

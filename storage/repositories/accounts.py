@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from dataengine.errors import NotFound
 from dataengine.records import ApiToken, AuditEvent, Endpoint, Identity, Session, User
@@ -171,6 +171,46 @@ class Identities(Rows[Identity]):
         """The identities of an account, oldest first."""
         table = self.table.c
         return self._records(self._select().where(table.user == name).order_by(table.created))
+
+
+class FailedAttempts:
+    """Failed attempts, by the hash of whose they are."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, key: str, at: float) -> int:
+        """Store one; returns its number."""
+        added = self._connection.execute(insert(tables.failed_attempts).values(key=key, at=at))
+        number: int = (added.inserted_primary_key or (0,))[0]
+        return number
+
+    def count(self, key: str, since: float) -> int:
+        """Number of the key's failures after `since`."""
+        table = tables.failed_attempts.c
+        counted = select(func.count()).where(table.key == key, table.at > since)
+        return self._connection.scalar(counted) or 0
+
+    def forgive(self, key: str) -> None:
+        """Delete the key's newest failure."""
+        table = tables.failed_attempts.c
+        newest = self._connection.scalar(select(func.max(table.id)).where(table.key == key))
+        if newest is not None:
+            self._connection.execute(delete(tables.failed_attempts).where(table.id == newest))
+
+    def drop(self, number: int) -> None:
+        """Delete the failure with that number."""
+        found = tables.failed_attempts.c.id == number
+        self._connection.execute(delete(tables.failed_attempts).where(found))
+
+    def clear(self, keys: Sequence[str]) -> None:
+        """Delete all failures of the keys."""
+        found = tables.failed_attempts.c.key.in_(tuple(keys))
+        self._connection.execute(delete(tables.failed_attempts).where(found))
+
+    def purge(self, before: float) -> None:
+        """Delete the failures of all keys from before that time."""
+        self._connection.execute(delete(tables.failed_attempts).where(tables.failed_attempts.c.at <= before))
 
 
 class Audit(Rows[AuditEvent]):

@@ -1,6 +1,14 @@
 """The catalog's tables, one module per noun, on one metadata object."""
 
-from storage.tables.accounts import api_tokens, audit_events, endpoints, identities, sessions, users
+from storage.tables.accounts import (
+    api_tokens,
+    audit_events,
+    endpoints,
+    failed_attempts,
+    identities,
+    sessions,
+    users,
+)
 from storage.tables.annotation import (
     comments,
     drafts,
@@ -43,6 +51,7 @@ __all__ = [
     "device_seconds",
     "drafts",
     "endpoints",
+    "failed_attempts",
     "generators",
     "gold_images",
     "gold_scores",

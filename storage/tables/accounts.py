@@ -63,6 +63,17 @@ identities = Table(
     Index(None, "user"),
 )
 
+# Failed attempts that a throttle counts, by the hash of whose they are; `at` is in epoch seconds.
+failed_attempts = Table(
+    "failed_attempts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    text("key"),
+    float_("at"),
+    Index(None, "key", "at"),
+    Index(None, "at"),
+)
+
 audit_events = Table(
     "audit_events",
     metadata,

@@ -27,6 +27,7 @@ _NEW = (
     "webhook_deliveries",
     "webhooks",
     "device_seconds",
+    "failed_attempts",
 )
 _INDEXES = (
     *("queue_items_done_queued", "queue_answers_created", "labels_created", "reviews_created"),

@@ -52,7 +52,7 @@ class PredictRequest(LabelStudioBody):
 def label_studio_routes(workspace: Workspace) -> APIRouter:
     """The routes under /label-studio: `/health`, `/setup`, `/predict`, `/webhook`, `/images/ID`."""
     routes = APIRouter(prefix="/label-studio")
-    failures = Throttle(FAILURES)
+    failures = Throttle(workspace, "label studio", FAILURES)
 
     def require_secret(request: Request) -> None:
         address = site_of(address_of(request))
@@ -65,7 +65,6 @@ def label_studio_routes(workspace: Workspace) -> APIRouter:
             raise AccessDenied(
                 "the secret is missing or wrong; `clinic push --hooks` registers the right one"
             )
-        failures.clear(address)
 
     allowed = [Depends(require_secret)]
 

@@ -32,7 +32,7 @@ class EndInvitations(BaseModel):
 def joining_routes(session_manager: SessionManager) -> APIRouter:
     """/join and the routes under /api/invitations."""
     routes, workspace = APIRouter(), session_manager.workspace
-    guesses = Throttle(session_manager.settings.login_failures)
+    guesses = Throttle(workspace, "invitation", session_manager.settings.login_failures)
 
     @routes.post("/api/invitations")
     def invite(wanted: Invite, person: Inviter) -> dict[str, Any]:

@@ -6,8 +6,6 @@ verifier, and where it leads. Whatever goes wrong is a page with one sentence an
 
 import hmac
 import secrets
-import threading
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from ui.web.logs import logger
 from ui.web.pages import sign_on_failed_page
 from ui.web.sessions import person_with, signing_key
 from ui.web.sign_in import browser_of, safe_target
+from ui.web.throttle import Throttle
 
 if TYPE_CHECKING:
     from pipelines.services.sign_on.provider import Provider
@@ -35,30 +34,9 @@ SECONDS = 600
 AT_ONCE = 8
 """Threads that may wait for the provider, apart from those that serve everything else: strangers can begin
 any number of sign-ins."""
-MOST_USED = 10_000
-"""States that are remembered as used."""
 MOST_TEXT = 4096
 """Characters of a code or state."""
 EXPIRED = "this sign-in has expired, was used already, or was begun in another browser; please sign in again"
-
-
-class Used:
-    """States that came back, each once."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.until: dict[str, float] = {}
-
-    def take(self, state: str) -> bool:
-        """Whether the state comes back for the first time."""
-        with self.lock:
-            at = time.monotonic()
-            if self.until.get(state, 0.0) > at:
-                return False
-            self.until[state] = at + SECONDS
-            while len(self.until) > MOST_USED:
-                self.until.pop(next(iter(self.until)))
-            return True
 
 
 def check_sign_in(settings: ServerConfig) -> None:
@@ -79,7 +57,9 @@ def sign_on_routes(site: "Site") -> APIRouter:
     config = settings.oidc
     client: Provider = provider.open_provider(config, settings.allowed_networks)
     kept = URLSafeTimedSerializer(signing_key(site.workspace), salt="clinic.sign-on")
-    used, waiting, routes = Used(), CapacityLimiter(AT_ONCE), APIRouter()
+    waiting, routes = CapacityLimiter(AT_ONCE), APIRouter()
+    # A state comes back once, whichever server it comes back to.
+    returned = Throttle(session_manager.workspace, "state", limit=1, seconds=SECONDS)
 
     def failed(request: Request, error: ClinicError, target: str = "/") -> Response:
         status = 503 if isinstance(error, ServiceAbsent) else 403
@@ -98,7 +78,9 @@ def sign_on_routes(site: "Site") -> APIRouter:
         except BadData:
             raise AccessDenied(EXPIRED) from None
         state = request.query_params.get("state", "")
-        if not hmac.compare_digest(state.encode(), str(found["state"]).encode()) or not used.take(state):
+        if not hmac.compare_digest(state.encode(), str(found["state"]).encode()) or not returned.attempt(
+            state
+        ):
             raise AccessDenied(EXPIRED)
         return found
 

@@ -83,10 +83,10 @@ class SessionManager:
         self.workspace = workspace
         self.settings = settings
         self.start_token = settings.start_token or secrets.token_urlsafe(24)
-        self.by_person = Throttle(settings.login_failures)
-        self.by_address = Throttle(settings.login_failures * ALL_NAMES)
-        self.start_links = Throttle(settings.login_failures)
-        self.refusals = Throttle(REFUSALS_KEPT, seconds=3600)
+        self.by_person = Throttle(workspace, "person", settings.login_failures)
+        self.by_address = Throttle(workspace, "address", settings.login_failures * ALL_NAMES)
+        self.start_links = Throttle(workspace, "start link", settings.login_failures)
+        self.refusals = Throttle(workspace, "refusal", REFUSALS_KEPT, seconds=3600)
         self.signer = Signer(signing_key(workspace), salt="clinic.session", digest_method=hashlib.sha256)
         self.devices = Signer(signing_key(workspace), salt="clinic.device", digest_method=hashlib.sha256)
         self.local: dict[str, LocalSession] = {}

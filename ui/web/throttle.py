@@ -1,87 +1,91 @@
 """Slow down guesses: counted failures, and a waiting line with an end.
 
-Both live in this process: of several servers on one database, each counts for itself.
+Failures are counted in the catalog, so that several servers on one database count together; a waiting line is
+this process's own.
 """
 
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv6Address, ip_address
-from threading import Lock
 
 from dataengine.records import digest
+from storage.workspace import Workspace
 
 SITE_PREFIX = 64
 """Bits of an IPv6 address that name a site: whoever has one address has all of its /64."""
+LONGEST_SECONDS = 3600.0
+"""The longest window of any throttle; older failures are deleted."""
 
 
 class Throttle:
     """Counts failures by key within a window of seconds; too many and the key has to wait.
 
-    Keys are kept hashed and at most `keys` of them, so that guesses cannot exhaust memory.
+    Keys are stored hashed, apart from those of throttles with another name.
     """
 
     def __init__(
         self,
+        workspace: Workspace,
+        name: str,
         limit: int,
         seconds: float = 600,
-        keys: int = 10_000,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.time,
     ) -> None:
+        self.workspace = workspace
+        self.name = name
         self.limit = limit
         self.seconds = seconds
-        self.keys = keys
         self.clock = clock
-        self.failures: defaultdict[str, deque[float]] = defaultdict(deque)
-        self.lock = Lock()
 
-    def blocked(self, *keys: str) -> bool:
-        """True while any key failed `limit` times within the window."""
-        with self.lock:
-            return any(len(self.recent(digest(key))) >= self.limit for key in keys)
+    def blocked(self, key: str) -> bool:
+        """True while the key failed `limit` times within the window."""
+        with self.workspace.catalog(read_only=True) as catalog:
+            return catalog.failed_attempts.count(self.stored(key), self.since()) >= self.limit
 
     def attempt(self, key: str) -> bool:
         """Count an attempt as a failure before its outcome is known, so that attempts at the same time cannot
         pass together; `forgive` takes it back. False, and nothing is counted, while the key is blocked.
         """
-        with self.lock:
-            if len(self.recent(digest(key))) >= self.limit:
-                return False
-            self.add(digest(key))
-            return True
+        if self.blocked(key):
+            return False
+        number = self.fail(key)
+        with self.workspace.catalog() as catalog:
+            # Committed before they are counted, attempts at the same time see each other on every server.
+            if catalog.failed_attempts.count(self.stored(key), self.since()) <= self.limit:
+                return True
+            catalog.failed_attempts.drop(number)
+            catalog.commit()
+        return False
 
     def forgive(self, key: str) -> None:
         """Take one attempt back."""
-        with self.lock:
-            times = self.failures.get(digest(key))
-            if times:
-                times.pop()
-            if not times:
-                self.failures.pop(digest(key), None)
+        with self.workspace.catalog() as catalog:
+            catalog.failed_attempts.forgive(self.stored(key))
+            catalog.commit()
 
-    def fail(self, *keys: str) -> None:
-        """Count one failure for each key."""
-        with self.lock:
-            for key in keys:
-                self.add(digest(key))
+    def fail(self, key: str) -> int:
+        """Count one failure; returns its number."""
+        moment = self.clock()
+        with self.workspace.catalog() as catalog:
+            catalog.failed_attempts.purge(moment - LONGEST_SECONDS)
+            number = catalog.failed_attempts.add(self.stored(key), moment)
+            catalog.commit()
+        return number
 
-    def clear(self, *keys: str) -> None:
-        """Forget the failures of the keys, after a success."""
-        with self.lock:
-            for key in map(digest, keys):
-                self.failures.pop(key, None)
+    def clear(self, key: str) -> None:
+        """Forget the failures of the key, after a success."""
+        with self.workspace.catalog() as catalog:
+            catalog.failed_attempts.clear([self.stored(key)])
+            catalog.commit()
 
-    def add(self, key: str) -> None:
-        self.failures[key].append(self.clock())
-        while len(self.failures) > self.keys:
-            self.failures.pop(next(iter(self.failures)))
+    def stored(self, key: str) -> str:
+        """What the catalog stores of a key."""
+        return digest(self.name, key)
 
-    def recent(self, key: str) -> deque[float]:
-        times = self.failures.get(key, deque())
-        while times and times[0] < self.clock() - self.seconds:
-            times.popleft()
-        return times
+    def since(self) -> float:
+        """When the window begins, in epoch seconds."""
+        return self.clock() - self.seconds
 
 
 class WaitingLine:

@@ -1,4 +1,4 @@
-"""What a round cost: seconds of each job on each kind of device."""
+"""What a round cost: seconds of each job on each kind of device; failed attempts that throttles count."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -19,3 +19,12 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("job_id", "device", name="pk_device_seconds"),
     )
+    op.create_table(
+        "failed_attempts",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_failed_attempts"),
+    )
+    op.create_index("ix_failed_attempts_key_at", "failed_attempts", ["key", "at"])
+    op.create_index("ix_failed_attempts_at", "failed_attempts", ["at"])

@@ -8,14 +8,17 @@ import logging
 import re
 import socket
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
+from sqlalchemy import text as sql
 
 from pipelines.services.operation.logs import JsonFormatter, without_secrets
+from storage.opening import create_workspace
 from storage.workspace import Workspace
 from tests.ui.conftest import ORIGIN, PASSWORD, sign_in
 from ui.config import ServerConfig
@@ -249,18 +252,35 @@ def test_values_named_like_secrets_never_reach_the_log() -> None:
     assert "abc123" not in JsonFormatter().format(record)
 
 
-def test_a_throttle_forgets_with_time_and_stays_small() -> None:
-    clock = iter(range(1000)).__next__
-    throttle = Throttle(limit=2, seconds=5, keys=3, clock=clock)
-    throttle.fail("a")
-    throttle.fail("a")
-    assert throttle.blocked("a") and not throttle.blocked("b")
-    for _ in range(8):
-        clock()
-    assert not throttle.blocked("a")
-    for name in "bcdefg":
-        throttle.fail(name)
-    assert len(throttle.failures) == 3
+def test_a_throttle_forgets_with_time_and_counts_for_all_servers(tmp_path: Path) -> None:
+    workspace, moment = create_workspace(tmp_path), [1000.0]
+
+    def throttle(name: str = "person") -> Throttle:
+        return Throttle(workspace, name, limit=2, seconds=5, clock=lambda: moment[0])
+
+    here, there = throttle(), throttle()
+    here.fail("a")
+    there.fail("a")
+    assert here.blocked("a") and there.blocked("a") and not here.blocked("b")
+    assert not throttle("address").blocked("a"), "the keys of another throttle are others"
+    moment[0] += 6
+    assert not here.blocked("a")
+    assert here.attempt("a") and there.attempt("a") and not here.attempt("a")
+    here.forgive("a")
+    assert there.attempt("a") and not there.attempt("a")
+    here.clear("a")
+    assert not there.blocked("a")
+    moment[0] += 4000
+    here.fail("c")
+    with workspace.catalog(read_only=True) as catalog:
+        assert catalog.connection.scalar(sql("SELECT count(*) FROM failed_attempts")) == 1
+
+
+def test_attempts_at_the_same_time_do_not_pass_together(tmp_path: Path) -> None:
+    throttle = Throttle(create_workspace(tmp_path), "person", limit=3)
+    with ThreadPoolExecutor(12) as pool:
+        passed = list(pool.map(lambda _: throttle.attempt("a"), range(24)))
+    assert sum(passed) <= 3 and throttle.blocked("a")
 
 
 def test_host_names_are_read_strictly() -> None:
