@@ -70,7 +70,7 @@ def postgres_cluster(fsync: bool = False) -> Iterator[str]:
         control = as_server([str(programs / "pg_ctl"), "-D", str(data), "-s", "-w"])
         initdb = ["initdb", "-D", str(data), "-U", "clinic", "-A", "trust", "-E", "UTF8", "--no-sync"]
         options = (
-            f"-k {sockets} -c listen_addresses='' -c fsync={'on' if fsync else 'off'} -c max_connections=60"
+            f"-k {sockets} -c listen_addresses='' -c fsync={'on' if fsync else 'off'} -c max_connections=100"
         )
         try:
             _run(as_server([str(programs / initdb[0]), *initdb[1:], "--locale=C.UTF-8"]), folder)

@@ -34,6 +34,8 @@ log = logging.getLogger("clinic.worker")
 JOBS_AT_ONCE = 8
 """Job workflows that one worker runs concurrently; their tasks still run one at a time."""
 POLL_SECONDS = 0.2
+KEPT_CONNECTIONS = 2
+"""Connections that the engine keeps open; it opens more when it needs them. PostgreSQL allows 100 in all."""
 MAX_RECOVERIES = 50
 """A job that has crashed this many workers fails."""
 LOST_SECONDS = 5.0
@@ -77,6 +79,7 @@ class Engine:
             config={
                 "name": APPLICATION,
                 "system_database_url": self.workspace.jobs_url,
+                "sys_db_pool_size": KEPT_CONNECTIONS,
                 "serializer": DBOSPortableJSONSerializer(),
                 "application_version": self.version,
                 "executor_id": self.id,

@@ -58,7 +58,7 @@ def under_load(database: str) -> list[Figure]:
         names = [f"person{number:02d}" for number in range(PEOPLE)]
         workspace = queue_images(Path(folder) / "workspace", names, round(25 * seconds))
         with server_process(ROOT, workspace.path, *SETTINGS) as server:
-            told, memory, cpu = let_work(server.url, server.pid, names, seconds)
+            told, memory, cpu = let_work(server.url, [server.pid], names, seconds)
         wrong = compare(workspace, told)
         workspace.close()
     print(f"  {database}: {len(told['answers'])} answers, {dict(wrong)}, {cpu}", flush=True)
@@ -107,28 +107,29 @@ def queue_images(folder: Path, names: Sequence[str], count: int) -> Workspace:
 
 
 def let_work(
-    url: str, server: int, names: Sequence[str], seconds: float
+    url: str, servers: Sequence[int], names: Sequence[str], seconds: float
 ) -> tuple[dict[str, Any], list[tuple[float, int]], str]:
-    """What the people report, the server's memory by time (s, bytes), and whose the processors' time was."""
+    """What the people report, the servers' memory by time (s, bytes), and whose the processors' time was."""
     command = [sys.executable, "-m", "tests.bench.hold_people_load", url, str(seconds), *names]
-    served, memory = psutil.Process(server), []
+    served, memory = [psutil.Process(one) for one in servers], []
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as people:
         assert people.stdout is not None
         try:
             if people.stdout.readline().strip() != "begin":
                 raise RuntimeError(f"the people ended with {people.wait(20)}")
-            both, began = (served, psutil.Process(people.pid)), time.monotonic()
-            before = [busy(one) for one in both]
+            everybody, began = [psutil.Process(people.pid), *served], time.monotonic()
+            before = [busy(one) for one in everybody]
             while (passed := time.monotonic() - began) < seconds:
-                memory.append((passed, served.memory_info().rss))
+                memory.append((passed, sum(one.memory_info().rss for one in served)))
                 time.sleep(1.0)
-            spent = [busy(one) - earlier for one, earlier in zip(both, before, strict=True)]
+            spent = [busy(one) - earlier for one, earlier in zip(everybody, before, strict=True)]
             told = json.loads(people.stdout.read())
             people.wait(60)
         finally:
             people.kill()
     cores = (os.cpu_count() or 1) * passed
-    share = f"of the processors' time the server had {spent[0] / cores:.0%}, the load {spent[1] / cores:.0%}"
+    served_share, load_share = sum(spent[1:]) / cores, spent[0] / cores
+    share = f"of the processors' time the server had {served_share:.0%}, the load {load_share:.0%}"
     return told, memory, share
 
 
