@@ -112,9 +112,10 @@ def architecture_config(folder: Path) -> dict[str, Any]:
         content = read_config(file)
     except (OSError, ValueError) as error:
         raise ModelRefused(f"{file} is not JSON: {error}") from error
-    config = content.get("model_cfg") if isinstance(content, dict) else None
-    towers = [config.get(name) for name in ("vision_cfg", "text_cfg")] if isinstance(config, dict) else []
-    if not towers or not all(isinstance(one, dict) for one in towers) or "image_size" not in towers[0]:
+    config: Any = content.get("model_cfg") if isinstance(content, dict) else None
+    config = config if isinstance(config, dict) else {}
+    towers: list[Any] = [config.get(name) for name in ("vision_cfg", "text_cfg")]
+    if not all(isinstance(one, dict) for one in towers) or "image_size" not in towers[0]:
         raise ModelRefused(f"{file} has no model_cfg with vision_cfg (and image_size) and text_cfg")
     if any(key.startswith(("hf_", "timm_")) for one in towers for key in one):
         raise ModelRefused(f"{file} names a tower of another library; only open_clip's own are read")
