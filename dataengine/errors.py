@@ -125,7 +125,7 @@ class OutOfMemory(ClinicError):
 
 
 class NothingLearned(ClinicError):
-    """The first update did not change the trained weights."""
+    """The first update did not change the trained weights, or a reward says the same of every image."""
 
 
 class AccessDenied(ClinicError):

@@ -33,9 +33,12 @@ CLINIC = "clinic"
 """Selects the embedded clinic's own model in settings that otherwise take a folder or hub id."""
 
 Scorers = Annotated[
-    tuple[str, ...], Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")
+    tuple[str, ...],
+    Location(kind="scorer", prefixes=("clip:", "pickscore:", "hpsv2:"), harmless="program:.+"),
 ]
-RealScorer = Annotated[str, Location(kind="scorer", prefixes=("clip:", "pickscore:"), harmless="program:.+")]
+RealScorer = Annotated[
+    str, Location(kind="scorer", prefixes=("clip:", "pickscore:", "hpsv2:"), harmless="program:.+")
+]
 Attributes = Annotated[str, Location(kind="scorer", harmless=CLINIC)]
 Writer = Annotated[str, Location(kind="llm", harmless=CLINIC)]
 Start = Annotated[str | None, Location(kind="encoder", harmless=r"[\w-]+|nvidia/mit-b[0-5]")]
@@ -211,15 +214,16 @@ class TreatConfig(Config):
     real_limit: int = Field(default=2000, ge=0)
     """Maximum number of real images for the offline regularisation (DiffDoctor, Eq. 3-4)."""
     real_scorer: RealScorer = ""
-    """Scorer that chooses among the real images: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
-    one in another environment, such as an aesthetics predictor; empty takes all."""
+    """Scorer that chooses among the real images: "clip:LOCATION", "pickscore:LOCATION",
+    "hpsv2:LOCATION", or "program:NAME" for one in another environment, such as an aesthetics predictor; empty
+    takes all."""
     real_least: float = 6.5
     """Lowest score of a real image that is used, with `real_scorer` (DiffDoctor: aesthetics of at least
     6.5)."""
     scorers: Scorers = ()
-    """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION", or
-    "program:NAME" for one in another environment, such as ImageReward; the worker reads its command from the
-    environment variable CLINIC_SCORER_NAME."""
+    """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION",
+    "hpsv2:LOCATION", or "program:NAME" for one in another environment, such as ImageReward; the worker reads
+    its command from the environment variable CLINIC_SCORER_NAME."""
 
 
 class JudgeConfig(Config):
@@ -335,15 +339,16 @@ class TreatmentRun(Config):
     real_limit: int = Field(default=2000, ge=0)
     """Maximum number of real images for the offline regularisation (DiffDoctor, Eq. 3-4)."""
     real_scorer: RealScorer = ""
-    """Scorer that chooses among the real images: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for
-    one in another environment, such as an aesthetics predictor; empty takes all."""
+    """Scorer that chooses among the real images: "clip:LOCATION", "pickscore:LOCATION",
+    "hpsv2:LOCATION", or "program:NAME" for one in another environment, such as an aesthetics predictor; empty
+    takes all."""
     real_least: float = 6.5
     """Lowest score of a real image that is used, with `real_scorer` (DiffDoctor: aesthetics of at least
     6.5)."""
     scorers: Scorers = ()
-    """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION", or
-    "program:NAME" for one in another environment, such as ImageReward; the worker reads its command from the
-    environment variable CLINIC_SCORER_NAME."""
+    """Preference models that the guard also evaluates: "clip:LOCATION", "pickscore:LOCATION",
+    "hpsv2:LOCATION", or "program:NAME" for one in another environment, such as ImageReward; the worker reads
+    its command from the environment variable CLINIC_SCORER_NAME."""
     attributes: Attributes = ""
     """Folder or hub id of the model that checks whether an image shows what its prompt asks for, or "clinic"
     for the embedded one; empty skips the check."""
@@ -372,8 +377,8 @@ class MeasuresConfig(Config):
     """Model that checks whether an image shows what its prompt asks for, or "clinic" for the embedded one;
     empty skips the check."""
     scorers: Scorers = ()
-    """Preference models: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME" for one in another
-    environment, such as ImageReward; its command is read from the environment variable
+    """Preference models: "clip:LOCATION", "pickscore:LOCATION", "hpsv2:LOCATION", or "program:NAME" for one
+    in another environment, such as ImageReward; its command is read from the environment variable
     CLINIC_SCORER_NAME."""
 
 

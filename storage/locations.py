@@ -18,10 +18,10 @@ from urllib.parse import quote, unquote
 
 WORKSPACE, FOLDER = "workspace:", "folder:"
 
-_PATH = re.compile(r"(?P<prefix>(?:[a-z]+:)?)(?P<path>/(?!/)[^\0\n]*)")
+_PATH = re.compile(r"(?P<prefix>(?:[a-z][a-z0-9]*:)?)(?P<path>/(?!/)[^\0\n]*)")
 """An absolute path, maybe after the kind of a model, such as "clip:"."""
 _STORED = re.compile(
-    rf"(?P<prefix>(?:[a-z]+:)?)(?P<base>{WORKSPACE}|{FOLDER}(?P<name>[^/\s]+)/?)(?P<path>(?![/\s])[^\0\n]*)"
+    rf"(?P<prefix>(?:[a-z][a-z0-9]*:)?)(?P<base>{WORKSPACE}|{FOLDER}(?P<name>[^/\s]+)/?)(?P<path>(?![/\s])[^\0\n]*)"
 )
 
 

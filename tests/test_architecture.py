@@ -16,9 +16,9 @@ MOST_FILES = 25
 
 ORDER = {
     "": "dataengine storage pipelines ui app",
-    "dataengine": "errors outgoing devices licences bounds safetensors_header model_files durable csv_files "
-    "statistics masks images records config injection curation quality diagnosis treatment clinic "
-    "integrations api",
+    "dataengine": "errors outgoing devices licences bounds safetensors_header model_files state_dicts "
+    "durable csv_files statistics masks images records config injection curation quality diagnosis treatment "
+    "clinic integrations api",
     "dataengine/integrations": "rewards diffusers_callbacks comfyui",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
@@ -106,6 +106,7 @@ HOME = {
     "diffusers": "dataengine",
     "peft": "dataengine",
     "segmentation_models_pytorch": "dataengine",
+    "open_clip": "dataengine/quality",
     "dbos": "pipelines",
     "ray": "pipelines",
 }

@@ -8,7 +8,6 @@ A detector folder holds `detector.json` (`DetectorConfig`) and `model.safetensor
 """
 
 import json
-import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -20,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataengine import durable
-from dataengine.bounds import check_header, config_bytes
-from dataengine.diagnosis.architectures import StateDict, architecture_of, published_architecture
+from dataengine.bounds import config_bytes
+from dataengine.diagnosis.architectures import architecture_of, published_architecture
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.diagnosis.transformers_folder import (
     config_of_transformers,
@@ -30,13 +29,10 @@ from dataengine.diagnosis.transformers_folder import (
     weights_of_transformers,
 )
 from dataengine.errors import ImageRefused, ModelRefused
+from dataengine.state_dicts import read_state
 
 CONFIG_FILE = "detector.json"
 WEIGHTS_FILE = "model.safetensors"
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which training scripts keep a state dict in their checkpoints."""
-PREFIXES = ("module.", "_orig_mod.", "model.")
-"""Of all names: by `DataParallel`, by `torch.compile`, by Lightning."""
 
 
 class Detector(Protocol):
@@ -253,46 +249,3 @@ def read_config(folder: Path) -> DetectorConfig:
         ) from error
     except pydantic.ValidationError as error:
         raise ModelRefused(f"{file} is no detector configuration: {error}") from error
-
-
-def read_state(file: Path) -> StateDict:
-    """Read a state dict from a safetensors or torch file, without executing anything in it.
-
-    A torch file may wrap it ("state_dict", "model"), and all its names may have a prefix ("module."). Raises
-    `ModelRefused` when it is missing or is something else.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        if file.suffix == ".safetensors":
-            check_header(file)
-            return _without_prefix(load_file(file))
-        state: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelRefused(f"{file} cannot be read as weights: {error}") from error
-    except pickle.UnpicklingError as error:
-        raise ModelRefused(
-            f"{file} holds more than tensors and is not loaded; save its state dict as safetensors: {error}"
-        ) from error
-    state = _unwrapped(state)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelRefused(f"{file} is not a state dict of tensors; save one as safetensors")
-    return _without_prefix(state)
-
-
-def _unwrapped(content: Any) -> Any:
-    """The state dict in a training script's checkpoint, which may hold an optimizer and counts beside it."""
-    while isinstance(content, dict) and not any(isinstance(value, Tensor) for value in content.values()):
-        inner = next((content[key] for key in WRAPPERS if isinstance(content.get(key), dict)), None)
-        if inner is None:
-            break
-        content = inner
-    return content
-
-
-def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without the prefixes that wrappers such as `DataParallel` put before every name."""
-    while state and (prefix := next((p for p in PREFIXES if all(key.startswith(p) for key in state)), None)):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state

@@ -274,7 +274,7 @@ def _misfit(
 
 
 def _read(file: Path, source: str, licence: str) -> EncoderWeights:
-    from dataengine.diagnosis.detector import read_state
+    from dataengine.state_dicts import read_state
 
     return EncoderWeights(state=read_state(file), source=source, licence=licence)
 

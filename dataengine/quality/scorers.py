@@ -1,4 +1,4 @@
-"""Image-level scorers through transformers: CLIP score, PickScore, and any image classifier.
+"""Image-level scorers: CLIP score, PickScore and any image classifier through transformers, HPSv2.
 
 Each has two methods: `reward(images, prompts)` on tensors, differentiable, for treatment, and `score(images,
 prompts)` on uint8 arrays, for the guard and for evaluation (`guard.Scorer`). ImageReward needs older
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dataengine.errors import ConfigRefused, ModelRefused, WorkError
+from dataengine.quality.human_preference import PreferenceModel
 
 CLIP_SCORE = 2.5
 """Factor of CLIPScore (Hessel et al. 2021)."""
@@ -102,6 +103,27 @@ class ClipScorer:
         return score_images(self, images, prompts, self._model.device)
 
 
+class PreferenceScorer:
+    """HPSv2 (Wu et al. 2023): cos(image, prompt) of a CLIP fine-tuned on human preferences, in [-1, 1].
+
+    As in the released code, without a factor; the logit scale (about 100) is used in its training alone.
+    """
+
+    name = "hpsv2"
+
+    def __init__(self, location: str | Path, device: str | torch.device = "cpu") -> None:
+        """`location` and what is raised: see `human_preference.PreferenceModel`."""
+        self._model = PreferenceModel(location, device)
+
+    def reward(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """See `Reward`. Prompts beyond CLIP's limit are truncated."""
+        return self._model.cosines(images, prompts)
+
+    def score(self, images: NDArray[np.uint8], prompts: Sequence[str]) -> NDArray[np.floating]:
+        """See `guard.Scorer`."""
+        return score_images(self, images, prompts, self._model.device)
+
+
 class ClassifierScorer:
     """The probability in [0, 1] of one label of an image classifier, whatever the prompt."""
 
@@ -160,6 +182,43 @@ def saliency(reward: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
     return heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)
 
 
+def disagreement(
+    reward: Reward, images: Tensor, prompts: Sequence[str], steps: int = 8, blur: float = 0.06
+) -> Tensor:
+    """Where an image lowers the score of image and prompt: the negative part of its integrated gradients,
+    summed over channels, float32 NHW.
+
+    Integrated gradients (Sundararajan et al. 2017, Eq. 1), by the midpoint rule over `steps` images between a
+    baseline and the image: (x − b) · mean ∂r/∂x. The baseline is the image blurred with a sigma of `blur`, as
+    a share of its shorter side, so that what is said of a pixel is about its detail. The values of all pixels
+    add up to r(x) − r(b), up to the rule's error. Scaled to a maximum of 1 for each image; all 0 where
+    nothing lowers the score.
+    """
+    images = images.detach()
+    baseline = gaussian_blur(images, blur * min(images.shape[-2:]))
+    total = torch.zeros_like(images)
+    for step in range(steps):
+        between = torch.lerp(baseline, images, (step + 0.5) / steps).requires_grad_()
+        with torch.enable_grad():
+            total += torch.autograd.grad(reward.reward(between, prompts).sum(), between)[0]
+    lowers = -((images - baseline) * total / steps).sum(1).clamp(max=0)
+    return lowers / lowers.amax((1, 2), keepdim=True).clamp(min=1e-12)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Images NCHW blurred with a Gaussian that ends at three sigmas; borders repeat."""
+    reach = max(1, round(3 * sigma))
+    line = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    weights = torch.exp(-(line**2) / (2 * sigma**2))
+    channels = images.shape[1]
+    kernel = (weights / weights.sum()).repeat(channels, 1, 1, 1)
+    for side in (kernel, kernel.transpose(2, 3)):
+        down, right = side.shape[2] // 2, side.shape[3] // 2
+        padded = F.pad(images, (right, right, down, down), mode="replicate")
+        images = F.conv2d(padded, side, groups=channels)
+    return images
+
+
 class ExternalScorer:
     """A scorer in another environment, such as ImageReward; not differentiable.
 
@@ -204,8 +263,11 @@ class ExternalScorer:
         return scores
 
 
-def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer | ExternalScorer":
-    """A preference model for the guard: "clip:LOCATION", "pickscore:LOCATION", or "program:NAME".
+def open_scorer(
+    named: str, device: str | torch.device = "cpu"
+) -> "ClipScorer | PreferenceScorer | ExternalScorer":
+    """A preference model for the guard: "clip:LOCATION", "pickscore:LOCATION", "hpsv2:LOCATION", or
+    "program:NAME".
 
     A program's command is read from the environment variable `CLINIC_SCORER_NAME`, never from the settings of
     a run, which come from web forms. Raises `ConfigRefused` for anything else, `ModelRefused` for a model
@@ -224,7 +286,11 @@ def open_scorer(named: str, device: str | torch.device = "cpu") -> "ClipScorer |
         return ClipScorer(location, "clip", device)
     if kind == "pickscore" and location:
         return ClipScorer(location, "pickscore", device)
-    raise ConfigRefused(f"{named!r} is no scorer; expected clip:LOCATION, pickscore:LOCATION or program:NAME")
+    if kind == "hpsv2" and location:
+        return PreferenceScorer(location, device)
+    raise ConfigRefused(
+        f"{named!r} is no scorer; expected clip:LOCATION, pickscore:LOCATION, hpsv2:LOCATION or program:NAME"
+    )
 
 
 def preprocessing(location: str | Path, size: tuple[int, int] | None) -> Preprocessing:

@@ -91,11 +91,13 @@ class PixelConfig(Config):
 class RewardConfig(Config):
     """An image-level reward, whose score is raised (DRaFT, AlignProp, ReFL) or lowered."""
 
-    kind: Literal["clip", "pickscore", "classifier"] = "classifier"
-    """Kind of scorer: CLIP score, PickScore, or an image classifier's probability of `label`."""
+    kind: Literal["clip", "pickscore", "hpsv2", "classifier"] = "classifier"
+    """Kind of scorer: CLIP score, PickScore, HPSv2 (needs the extra `hpsv2`), or an image classifier's
+    probability of `label`."""
 
     location: Annotated[str, Location(kind="scorer")]
-    """Folder or hub id of the model in transformers' format, read from safetensors only."""
+    """Folder or hub id of the model in transformers' format, read from safetensors only; for HPSv2 the
+    published file of its weights, or the folder that holds it alone."""
 
     label: str = ""
     """The classifier's label."""
@@ -125,9 +127,9 @@ class RewardConfig(Config):
 class RegionConfig(Config):
     """Region constraint (Focus-N-Fix): penalises changes outside the artifacts of the untreated image."""
 
-    map: Literal["detector", "saliency"] = "detector"
-    """Source of the regions: the detector's map, or the gradient saliency of the rewards, for image-level
-    scorers."""
+    map: Literal["detector", "saliency", "disagreement"] = "detector"
+    """Source of the regions: the detector's map; the gradient saliency of the rewards, for image-level
+    scorers; or where the image lowers its rewards, for scores of image and prompt."""
 
     reference: Literal["base", "given"] = "base"
     """The untreated reference: the base without any LoRA, or the generator as given to the run, so that
@@ -269,8 +271,8 @@ class TreatmentConfig(Config):
         alone = self.pixel.weight == 0 and not self.rewards
         if alone and (self.offline is None or self.offline.targets == "own"):
             raise ValueError("no objective is on: give pixel a weight, add a reward, or regularise on images")
-        if self.region is not None and self.region.map == "saliency" and not self.rewards:
-            raise ValueError("region.map is the saliency of rewards, but there are none: add one")
+        if self.region is not None and self.region.map != "detector" and not self.rewards:
+            raise ValueError(f"region.map is the {self.region.map} of rewards, but there are none: add one")
         return self
 
 

@@ -97,10 +97,11 @@ def focus_n_fix_safety(*classifiers: RewardConfig, beta: float = 5e-4) -> Treatm
 
 
 def focus_n_fix_misalignment(*rewards: RewardConfig, beta: float = ARTIFACT_BETA) -> TreatmentConfig:
-    """Focus-N-Fix for images that miss their prompt: the score of image and prompt is raised where it is
-    decided, M is its saliency. The β against artifacts, chosen anew for the range of another score."""
+    """Focus-N-Fix for images that miss their prompt: the score of image and prompt is raised where the image
+    lowers it (`scorers.disagreement`; the paper's map is predicted by a model that is not published). The β
+    against artifacts, to be chosen anew for the range of another score."""
     config = _direct("Focus-N-Fix, misalignment", rewards, 2, SamplingConfig(steps=50))
-    return _updated(config, {"region": RegionConfig(beta=beta, map="saliency")})
+    return _updated(config, {"region": RegionConfig(beta=beta, map="disagreement")})
 
 
 def sequential(first: TreatmentConfig, second: TreatmentConfig) -> tuple[TreatmentConfig, TreatmentConfig]:
@@ -139,8 +140,8 @@ def _direct(
     """The common settings of the methods that raise a reward."""
     if not rewards:
         raise ConfigRefused(
-            f"{method} raises the score of a reward, but none is given; name a scorer: CLIP, PickScore or a "
-            "label of an image classifier"
+            f"{method} raises the score of a reward, but none is given; name a scorer: CLIP, PickScore, "
+            "HPSv2 or a label of an image classifier"
         )
     return _updated(_settings(last, sampling), {"pixel": NO_PIXELS, "rewards": rewards})
 

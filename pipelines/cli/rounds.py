@@ -40,7 +40,7 @@ def recipe_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="SCORER",
         help="scorer that --objective raises, which DRaFT, AlignProp, ReFL and Focus-N-Fix need: "
-        "clip:LOCATION, pickscore:LOCATION or classifier:LOCATION#LABEL; may be repeated",
+        "clip:LOCATION, pickscore:LOCATION, hpsv2:LOCATION or classifier:LOCATION#LABEL; may be repeated",
     )
     choice_arguments(parser)
     parser.add_argument(

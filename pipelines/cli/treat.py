@@ -91,7 +91,8 @@ def method_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="SCORER",
-        help="scorer that the preset raises: clip:LOCATION, pickscore:LOCATION or classifier:LOCATION#LABEL",
+        help="scorer that the preset raises: clip:LOCATION, pickscore:LOCATION, hpsv2:LOCATION "
+        "or classifier:LOCATION#LABEL",
     )
     parser.add_argument(
         "--real",

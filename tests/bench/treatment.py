@@ -2,8 +2,8 @@
 
 Rows are published methods as settings of the one `treat`, on the tiny FLUX; the judge, which nothing was
 trained against, counts artifacts. Choices are made on validation prompts, figures on held-out ones. By
-default the rows, and Focus-N-Fix against DRaFT; `FULL=1` adds the long sections. Resumable: runs and images
-are kept (see `Keeper`).
+default the rows, Focus-N-Fix against DRaFT, regions and guidance; `FULL=1` adds the long sections.
+Resumable: runs and images are kept (see `Keeper`).
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from dataengine.treatment import presets
 from dataengine.treatment.config import PixelConfig, RegionConfig, TreatmentConfig
 from dataengine.treatment.tuning.estimate import preflight
 from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write_in_parts
+from tests.bench.treatment_regions import region_sections
 from tests.bench.treatment_rows import (
     BETA,
     FLAWED,
@@ -273,6 +274,7 @@ def main() -> None:
             one for name, run in runs.items() for one in row_figures(clinic, run, configs[name])
         ],
     }
+    parts |= region_sections(clinic, configs)
     if full() or quick():
         parts |= more_sections(clinic, configs, runs, *headline(clinic, pixel))
     write_in_parts("treatment", parts, [PLAN.seed, 5000], KEEPER.key)

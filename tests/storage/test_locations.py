@@ -31,6 +31,7 @@ PLACES = Places(Path("/srv/clinic"), lambda: {"big disk": "/data", "deep": "/dat
         ("clip:/srv/clinic/clip", "clip:workspace:clip"),
         ("/data/sdxl", "folder:big%20disk/sdxl"),
         ("pickscore:/data", "pickscore:folder:big%20disk/"),
+        ("hpsv2:/data/hps", "hpsv2:folder:big%20disk/hps"),
     ],
 )
 def test_a_path_is_stored_relative_and_read_as_this_machines(path: str, stored: str) -> None:

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector, antialiased
 from dataengine.errors import ConfigRefused, out_of_memory
-from dataengine.quality.scorers import saliency
+from dataengine.quality.scorers import disagreement, saliency
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.sampling.sampler import encode, predict_clean, sample, size_of
 from dataengine.treatment.tuning import progress as progress_file
+from dataengine.treatment.tuning.constant_rewards import WatchedReward
 from dataengine.treatment.tuning.encoded import Rows
 from dataengine.treatment.tuning.objectives import (
     GeneratedBatch,
@@ -89,6 +90,7 @@ class Batches:
         self.texts = list(prompts)
         self.prompts: Rows = encoded or encode(family, self.texts)
         self.rewards = open_rewards(config.rewards, family.device)
+        self._watched = [WatchedReward(reward) for reward in self.rewards]
         self._weights: Weights = {}
         self._given: dict[str, Tensor] = {}
 
@@ -104,7 +106,7 @@ class Batches:
 
     def terms(self, number: int, rng: torch.Generator) -> dict[str, Tensor]:
         """The weighted terms of all active objectives on batch `number` (from 0) of generated images, by
-        name."""
+        name. Raises `NothingLearned` for a reward that says the same of every image."""
         config, family = self.config, self.family
         texts, conditioning, noise = self.inputs(number, rng)
         chain = self._chain(conditioning, noise, rng)
@@ -121,7 +123,7 @@ class Batches:
             images=images,
             prompts=texts,
             detect=self.detect,
-            rewards=self.rewards,
+            rewards=self._watched,
             untreated=untreated,
             mask=mask,
         )
@@ -155,7 +157,8 @@ class Batches:
         assert self.config.region is not None
         if self.config.region.map == "detector":
             return self.detect(untreated)
-        return torch.stack([saliency(reward, untreated, texts) for reward in self.rewards]).amax(0)
+        place = saliency if self.config.region.map == "saliency" else disagreement
+        return torch.stack([place(reward, untreated, texts) for reward in self.rewards]).amax(0)
 
     def detect(self, images: Tensor) -> Tensor:
         """The detector's confidence, float NHW. Raises `ConfigRefused` when it does not support this size."""

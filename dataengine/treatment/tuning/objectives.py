@@ -86,7 +86,7 @@ def region_constraint(images: Tensor, untreated: Tensor, mask: Tensor, form: str
 
 def region_mask(confidence: Tensor, config: RegionConfig) -> Tensor:
     """M float32 NHW in {0, 1}: heatmap → Gaussian → threshold → main connected regions → dilation
-    (Focus-N-Fix). A saliency has no absolute scale: its smoothed maximum is scaled to 1."""
+    (Focus-N-Fix). A reward's map has no absolute scale: its smoothed maximum is scaled to 1."""
     maps = confidence.detach().float().cpu().numpy()
     return torch.from_numpy(np.stack([_regions(one, config) for one in maps])).to(confidence.device)
 
@@ -96,7 +96,7 @@ def _regions(heatmap: np.ndarray, config: RegionConfig) -> np.ndarray:
 
     side = min(heatmap.shape)
     smooth = ndimage.gaussian_filter(heatmap, config.sigma * side)
-    regions = smooth > config.threshold * (smooth.max() if config.map == "saliency" else 1)
+    regions = smooth > config.threshold * (1 if config.map == "detector" else smooth.max())
     numbers, count = ndimage.label(regions, structure=np.ones((3, 3)))
     if count == 0:
         return np.zeros(heatmap.shape, dtype=np.float32)
@@ -118,10 +118,12 @@ def open_rewards(configs: Sequence[RewardConfig], device: torch.device) -> list[
 
 
 def _open_reward(config: RewardConfig, device: torch.device) -> Reward:
-    from dataengine.quality.scorers import ClassifierScorer, ClipScorer
+    from dataengine.quality.scorers import ClassifierScorer, ClipScorer, PreferenceScorer
 
     if config.kind == "classifier":
         return ClassifierScorer(config.location, config.label, config.activation, device)
+    if config.kind == "hpsv2":
+        return PreferenceScorer(config.location, device)
     return ClipScorer(config.location, config.kind, device)
 
 

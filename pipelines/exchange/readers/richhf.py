@@ -25,6 +25,8 @@ HEAT_THRESHOLD = 128
 """Of 255: the value where at least half of the raters' circles overlap."""
 SIDE = 512
 MAX_POINTS = 1000
+MISALIGNMENT = "misalignment"
+"""The dataset's name, in a mapping of classes, for its misalignment maps."""
 SCORES = ("aesthetics_score", "artifact_score", "misalignment_score", "overall_score")
 
 
@@ -32,8 +34,10 @@ def read_richhf(options: ImportOptions) -> Reading:
     """The rows of its TFRecord files whose images are in `options.images`, by path or else by file name.
 
     The heat map (mean of fixed-radius circles around the points that raters marked) becomes a mask where it
-    is
-    at least one half; the points, as the centres of its regions, and the scores go into the label's note.
+    is at least one half; the points, as the centres of its regions, and the scores go into the label's note.
+    Its misalignment maps, of what the prompt does not say, become a class only where `options.mapping` gives
+    `MISALIGNMENT` one; artifacts lie above it. Raises `InputRefused` for files that are missing, and for a
+    class that the workspace does not have.
     """
     files = [options.path] if options.path.is_file() else sorted(options.path.glob("*.tfrecord"))
     if not files:
@@ -45,7 +49,13 @@ def read_richhf(options: ImportOptions) -> Reading:
     for found in find_image_files(options.images)[0]:
         by_name.setdefault(found.path.name, found.name)
         by_name[found.name] = found.name
-    losses = ("misalignment maps and token labels are not kept",)
+    asked = MISALIGNMENT in options.mapping
+    if asked:
+        options.class_value(MISALIGNMENT)  # refused once for all rows
+    lost = (
+        "token labels are" if asked else f"misalignment maps (--class {MISALIGNMENT}=…) and token labels are"
+    )
+    losses = (f"{lost} not kept",)
     return Reading(rows=_rows(files, by_name, options, refused), total=0, refused=refused, losses=losses)
 
 
@@ -89,36 +99,44 @@ def _text(payload: Example, name: str) -> str:
 def _heat_answer(
     payload: Example, options: ImportOptions, height: int, width: int
 ) -> list[ImportedAnnotation]:
-    heat = _heat(payload)
+    heat = _heat(payload, "artifact_map")
     regions, count = components(heat >= HEAT_THRESHOLD)
     if count > MAX_POINTS:
         raise MaskRefused(f"its artifact_map has {count} separate regions; at most {MAX_POINTS} are read")
     points = _centres(regions, count, height, width)
     scores = {name: round(float(payload[name][0]), 6) for name in SCORES if payload.get(name)}
     note = {"dataset": "richhf-18k", "points": points, **scores}
-    rows = np.arange(height) * heat.shape[0] // height
-    columns = np.arange(width) * heat.shape[1] // width
-    broken = (heat >= HEAT_THRESHOLD)[np.ix_(rows, columns)]
+    broken = _marked(heat, height, width)
     if count and not broken.any():
         raise MaskRefused("its marks are smaller than a pixel of its image")
     label_map = np.where(broken, options.one_class_value, 0).astype(np.uint8)
+    if MISALIGNMENT in options.mapping:
+        unlike = _marked(_heat(payload, "misalignment_map"), height, width)
+        label_map[unlike & ~broken] = options.class_value(MISALIGNMENT)
     return [
         ImportedAnnotation(
             author=options.author or "import:richhf",
-            label_map=label_map if broken.any() else None,
+            label_map=label_map if label_map.any() else None,
             note=json.dumps(note, sort_keys=True),
         )
     ]
 
 
-def _heat(payload: Example) -> np.ndarray:
-    values = payload.get("artifact_map")
+def _marked(heat: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Where a heat map is at least one half, at an image's size, bool HW."""
+    rows = np.arange(height) * heat.shape[0] // height
+    columns = np.arange(width) * heat.shape[1] // width
+    return (heat >= HEAT_THRESHOLD)[np.ix_(rows, columns)]
+
+
+def _heat(payload: Example, name: str) -> np.ndarray:
+    values = payload.get(name)
     if not values or not isinstance(values[0], bytes) or len(values[0]) > IMAGE_BYTES:
-        raise MaskRefused("the record has no artifact_map")
+        raise MaskRefused(f"the record has no {name}")
     try:
         return decode(values[0], max_pixels=16 * SIDE * SIDE)[..., 0]
     except InputRefused as error:
-        raise MaskRefused(f"its artifact_map is {error}") from None
+        raise MaskRefused(f"its {name} is {error}") from None
 
 
 def _centres(regions: np.ndarray, count: int, height: int, width: int) -> list[tuple[float, float]]:

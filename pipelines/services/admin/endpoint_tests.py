@@ -47,9 +47,9 @@ KIND_HELP: Mapping[EndpointKind, KindHelp] = {
         ("config.json",),
     ),
     "scorer": KindHelp(
-        "A model that scores images: CLIP, PickScore, an image classifier, LPIPS or Inception weights.",
+        "A model that scores images: CLIP, PickScore, HPSv2, a classifier, LPIPS or Inception weights.",
         "a folder or a hub id: /models/clip, openai/clip-vit-large-patch14",
-        ("config.json", "*.safetensors", "*.pth"),
+        ("config.json", "*.safetensors", "*.pth", "*.pt"),
     ),
     "segmenter": KindHelp(
         "A Segment Anything model for the annotators' click tool.",

@@ -127,15 +127,15 @@ def preset_plans(preset: str, generator: str, rewards: Sequence[str] = ()) -> li
 
 
 def reward_of(text: str) -> RewardConfig:
-    """A reward from "clip:LOCATION", "pickscore:LOCATION" or "classifier:LOCATION#LABEL"."""
+    """A reward from "KIND:LOCATION" (clip, pickscore, hpsv2) or "classifier:LOCATION#LABEL"."""
     kind, _, rest = text.partition(":")
     location, _, label = rest.partition("#") if kind == "classifier" else (rest, "", "")
     try:
         return RewardConfig.model_validate({"kind": kind, "location": location, "label": label})
     except ValidationError as error:
         raise ConfigRefused(
-            f"reward {text!r}: {sentence(error)}; expected clip:LOCATION, pickscore:LOCATION or "
-            "classifier:LOCATION#LABEL"
+            f"reward {text!r}: {sentence(error)}; expected clip:LOCATION, pickscore:LOCATION, "
+            "hpsv2:LOCATION or classifier:LOCATION#LABEL"
         ) from None
 
 

@@ -12,6 +12,8 @@ from dataengine.quality.scorers import (
     ClipScorer,
     ExternalScorer,
     Preprocessing,
+    disagreement,
+    gaussian_blur,
     open_scorer,
     saliency,
 )
@@ -87,6 +89,57 @@ def test_saliency_points_at_what_counts():
     heat = saliency(Corner(), torch.full((2, 3, 6, 6), 0.5), ["", ""])
     assert heat.shape == (2, 6, 6) and torch.all(heat[:, :2, :2] == 1)
     assert heat.sum() == 8
+
+
+class Weighted:
+    """A linear score of image alone: r = Σ w·x, so the integrated gradients are w·(x − b) exactly."""
+
+    name = "weighted"
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def reward(self, images, prompts):
+        return (images * self.weights).sum((1, 2, 3))
+
+
+def test_disagreement_is_what_lowers_the_score():
+    images = torch.full((1, 3, 33, 33), 0.5)
+    images[0, 1, 8, 8] = images[0, 1, 24, 24] = 1.0
+    weights = torch.zeros(3, 33, 33)
+    weights[:, :16], weights[:, 16:] = 1.0, -1.0  # what is added below lowers the score
+    heat = disagreement(Weighted(weights), images, [""], steps=3, blur=0.05)
+    assert heat.shape == (1, 33, 33) and heat.max() == 1 and heat.argmax() == 24 * 33 + 24
+    # Around the upper dot the image lies below its blurred self, which lowers the score less than the dot.
+    assert heat[0, 8, 8] == 0 and 0 < heat[0, 8, 9] < 0.2
+    assert disagreement(Weighted(torch.zeros(3, 33, 33)), images, [""]).max() == 0
+
+
+def test_integrated_gradients_add_up_to_the_change_of_the_score():
+    """Completeness (Sundararajan et al. 2017, Prop. 1), for a score whose gradient changes on the way, seen
+    through a score that only falls: the map is then all of it, up to its scale."""
+
+    class Falling:
+        name = "falling"
+
+        def reward(self, images, prompts):
+            return -images.square().sum((1, 2, 3))
+
+    image = torch.zeros(1, 3, 24, 24)
+    image[:, :, 10:14, 10:14] = 1
+    blurred = gaussian_blur(image, 0.06 * 24)
+    exact = (image.square() - blurred.square()).sum(1)  # ∫ 2(b + t(x−b))(x−b) dt for each pixel
+    heat = disagreement(Falling(), image, [""])
+    assert torch.allclose(heat, exact.clamp(min=0) / exact.max(), atol=1e-5)
+
+
+def test_a_blur_keeps_the_mean_of_a_flat_image_and_spreads_a_dot():
+    dot = torch.zeros(1, 1, 15, 15)
+    dot[..., 7, 7] = 1
+    spread = gaussian_blur(dot, 1.5)
+    ratio = float(spread[0, 0, 7, 8] / spread[0, 0, 7, 7])
+    assert ratio == pytest.approx(np.exp(-1 / (2 * 1.5**2)), abs=1e-5) and spread.sum() == pytest.approx(1)
+    assert torch.allclose(gaussian_blur(torch.full((1, 3, 9, 12), 0.3), 2.0), torch.tensor(0.3))
 
 
 def elsewhere(tmp_path, body):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dataengine.errors import ConfigRefused, OutOfMemory
+from dataengine.errors import ConfigRefused, NothingLearned, OutOfMemory
 from dataengine.treatment import presets
 from dataengine.treatment.config import (
     LoraSettings,
@@ -77,7 +77,7 @@ def test_the_papers_settings():
     safe = presets.focus_n_fix_safety(reward)
     assert safe.region.beta == 5e-4 and safe.region.map == "saliency" and safe.rewards[0].goal == "lower"
     aligned = presets.focus_n_fix_misalignment(reward)
-    assert aligned.region.map == "saliency" and aligned.rewards[0].goal == "raise"
+    assert aligned.region.map == "disagreement" and aligned.rewards[0].goal == "raise"
     first, second = presets.sequential(draft, fix)
     assert first.region is None and second.region.reference == "given" and second.region.beta == 1e-3
     assert presets.dreambooth().pixel.weight == 0 and presets.dreambooth().offline.gamma == 1
@@ -154,6 +154,41 @@ def test_safety_finds_its_regions_by_saliency(flux_folder, violence):
     assert terms["reward 1 violent"] > 0 and terms["region"] < 1e-5
     with pytest.raises(ValueError, match="saliency of rewards"):
         TreatmentConfig(region=RegionConfig(map="saliency"))
+
+
+def test_misalignment_finds_its_regions_where_the_image_lowers_the_score(flux_folder, liking):
+    """Half of the pixels lower this score by what they differ from their surroundings, half raise it."""
+    made = batches(flux_folder, small(presets.focus_n_fix_misalignment(liking)))
+    sign = torch.ones(3, 32, 32)
+    sign[:, :, 16:] = -1
+
+    class Halves:
+        name = "halves"
+
+        def reward(self, images, prompts):
+            return (images * sign).sum((1, 2, 3))
+
+    made.rewards = [Halves()]
+    images = torch.full((1, 3, 32, 32), 0.4)
+    images[..., 15:17, 8] = images[..., 15:17, 24] = 0.9
+    heat = made._faults(images, PROMPTS[:1])
+    assert heat[0, :, 16:].max() == 1 and heat[0, 16, 24] > 0.9 and heat[0, 15:17, 8].max() == 0
+    with pytest.raises(ValueError, match="disagreement of rewards"):
+        TreatmentConfig(region=RegionConfig(map="disagreement"))
+
+
+def test_a_constant_reward_stops_the_run(flux_folder, liking):
+    made = batches(flux_folder, small(presets.draft(liking)))
+
+    class Constant:
+        name = "constant"
+
+        def reward(self, images, prompts):
+            return torch.full((len(images),), 0.5)
+
+    made._watched[0]._reward = Constant()
+    with pytest.raises(NothingLearned, match="nothing to learn from it"):
+        made.terms(0, torch.Generator().manual_seed(0))
 
 
 def test_refl_judges_what_one_step_predicts(flux_folder):

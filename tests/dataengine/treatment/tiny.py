@@ -340,6 +340,25 @@ def clip(folder: Path) -> Path:
     return folder
 
 
+def open_clip(folder: Path) -> Path:
+    """A folder with the weights of an open_clip `CLIP` of random weights and its configuration."""
+    import json
+
+    from open_clip.model import CLIP
+    from safetensors.torch import save_file
+
+    torch.manual_seed(2)
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(CLIP(**config).state_dict(), folder / "hps.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    return folder
+
+
 def classifier(folder: Path, labels: tuple[str, ...] = ("calm", "violent")) -> Path:
     """A saved image classifier of random weights, which takes images of any size in [-1, 1]."""
     from transformers import ResNetConfig, ResNetForImageClassification

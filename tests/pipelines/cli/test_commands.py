@@ -171,7 +171,10 @@ def test_an_objective_that_raises_a_reward_asks_for_it(console: Console, faked: 
         (("--objective", "draft"), "there is no objective 'draft'; there are DiffDoctor,"),
         (("--reward", "clip:/m"), "--reward is raised by an --objective"),
         (("--objective", "DiffDoctor", "--reward", "clip:/m"), "DiffDoctor raises no reward"),
-        (("--objective", "DRaFT", "--reward", "/m/pick"), "expected clip:LOCATION, pickscore:LOCATION or"),
+        (
+            ("--objective", "DRaFT", "--reward", "/m/pick"),
+            "expected clip:LOCATION, pickscore:LOCATION, hpsv2",
+        ),
         (("--objective", "DRaFT", "--reward", "clip:"), "a reward needs a scorer"),
         (("--objective", "DRaFT", "--reward", "classifier:/m"), "a classifier needs a label"),
         (("--objective", "DRaFT", "--reward", "pickscore:/m#x", "--set", "treat.x=1"), "treat.x"),

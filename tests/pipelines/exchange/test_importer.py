@@ -136,6 +136,33 @@ def test_richhf(fresh: Workspace, tmp_path: Path) -> None:
         import_dataset(fresh, "richhf", ImportOptions(path=tmp_path, images=pick), Ingest(benchmark=0.5))
 
 
+def test_richhf_misalignment_becomes_a_class_when_asked(fresh: Workspace, tmp_path: Path) -> None:
+    pick = layouts.richhf(tmp_path)
+    unlike = {"misalignment_map": layouts.heat([(128, 256), (400, 400)])}
+    rows: list[dict[str, bytes | float]] = [
+        {"filename": b"train/a.png", "artifact_map": layouts.heat([(128, 256)]), **unlike},
+        {"filename": b"train/b.png", "artifact_map": layouts.heat([]), **unlike},
+    ]
+    layouts.tfrecord(tmp_path / "train.tfrecord", rows)
+    mapping = {"misalignment": "unreasonable content"}
+    result = take(fresh, "richhf", tmp_path, images=pick, mapping=mapping)
+    assert (result.added, result.labels) == (2, 2)
+    both, unlike_only = (drawn(fresh, kept(fresh)[f"train.tfrecord#{n}"][1][0]) for n in (0, 1))
+    height, width = both.shape
+    at = [(256 * height // 512, 128 * width // 512), (400 * height // 512, 400 * width // 512)]
+    value = 1 + list(ImportOptions(path=tmp_path).classes).index("unreasonable content")
+    assert value != 1 and [both[place] for place in at] == [1, value]
+    assert [unlike_only[place] for place in at] == [value, value] and set(np.unique(both)) == {0, 1, value}
+
+
+def test_richhf_misalignment_needs_a_class_and_a_map(fresh: Workspace, tmp_path: Path) -> None:
+    pick = layouts.richhf(tmp_path)
+    with pytest.raises(InputRefused, match="class 'misalignment' is none of"):
+        take(fresh, "richhf", tmp_path, images=pick, mapping={"misalignment": "nowhere"})
+    result = take(fresh, "richhf", tmp_path, images=pick, mapping={"misalignment": "unreasonable content"})
+    assert result.labels == 0 and "the record has no misalignment_map" in str(result.refused)
+
+
 def test_richhf_labels_stay_out_of_a_benchmark(fresh: Workspace, tmp_path: Path) -> None:
     pick = layouts.richhf(tmp_path)
     import_dataset(fresh, "folder", ImportOptions(path=pick), Ingest(validation=0.0, benchmark=0.999_999))

@@ -28,6 +28,7 @@ ClientOf = Callable[..., TestClient]
 LEADS = re.compile(r"\b(folder|hub id|url|file|location)\b", re.IGNORECASE)
 """What the help of a field says that leads somewhere."""
 PATH = "/etc/somewhere"
+SCORERS = [[f"{kind}:{PATH}", "our scorer"] for kind in ("clip", "pickscore", "hpsv2")]
 REWARD = {"kind": "clip", "location": PATH}
 
 
@@ -160,8 +161,8 @@ def test_the_form_offers_what_is_registered(engineer: TestClient, workspace: Wor
     register(workspace, "llm", location="https://writer.example/v1#qwen")
     assert offered() == {
         "writer": [["https://writer.example/v1#qwen", "our llm"]],
-        "real_scorer": [[f"clip:{PATH}", "our scorer"], [f"pickscore:{PATH}", "our scorer"]],
-        "scorers": [[f"clip:{PATH}", "our scorer"], [f"pickscore:{PATH}", "our scorer"]],
+        "real_scorer": SCORERS,
+        "scorers": SCORERS,
         "lpips": [[PATH, "our scorer"]],
         "attributes": [[PATH, "our scorer"]],
     }
