@@ -15,16 +15,13 @@ from dataengine.quality.scorers import saliency
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.objectives.batch import GeneratedBatch, confidence_maps
+from dataengine.treatment.objectives.region import region_mask
+from dataengine.treatment.objectives.registry import active_objectives
+from dataengine.treatment.objectives.rewards import open_rewards
 from dataengine.treatment.sampling.sampler import encode, predict_clean, sample, size_of
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.encoded import Rows
-from dataengine.treatment.tuning.objectives import (
-    GeneratedBatch,
-    active_objectives,
-    confidence_maps,
-    open_rewards,
-    region_mask,
-)
 from dataengine.treatment.tuning.progress import Weights
 
 TOKENIZED = 1000

@@ -23,8 +23,10 @@ from torch.utils.flop_counter import flop_registry
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.objectives.batch import confidence_maps
+from dataengine.treatment.objectives.offline import offline_loss
+from dataengine.treatment.objectives.pixel import all_pixels
 from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
-from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, offline_loss
 from dataengine.treatment.tuning.weightless import family_without_weights
 
 GIGABYTE = 1e9

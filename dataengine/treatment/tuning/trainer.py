@@ -28,13 +28,13 @@ from dataengine.records import Report, no_report, not_pausing
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.lora import weights_file
+from dataengine.treatment.objectives.registry import active_objectives
 from dataengine.treatment.sampling.sampler import as_tensor, draw, encode
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.batches import Batches, used_rows, warn_of_truncated_prompts
 from dataengine.treatment.tuning.encoded import RowOrder, Rows, encode_rows
 from dataengine.treatment.tuning.memory import fitting, free_memory, record_failure
 from dataengine.treatment.tuning.moments import advice
-from dataengine.treatment.tuning.objectives import active_objectives
 from dataengine.treatment.tuning.progress import STEPS_BACK, Parts, Progress, guard_figures, seed_of
 from dataengine.treatment.tuning.regularisation import Regularisation, on_images, on_own_trajectories
 from dataengine.treatment.tuning.sharing import COMFYUI, to_comfyui
