@@ -19,8 +19,12 @@ OBJECTIVES: dict[str, Objective] = {"pixel": pixel_terms, "rewards": reward_term
 
 
 def active_objectives(config: TreatmentConfig) -> list[tuple[Objective, Any]]:
-    """The objectives on generated images that have settings and a weight above 0, with their settings."""
-    found = [(objective, getattr(config, name)) for name, objective in OBJECTIVES.items()]
+    """The objectives on generated images that have settings and a weight above 0, with their settings.
+
+    Rewards by which DiffusionNFT judges its images have no gradient of their own.
+    """
+    taken = {"rewards"} if config.nft is not None and config.nft.reward == "scorers" else set()
+    found = [(each, getattr(config, name)) for name, each in OBJECTIVES.items() if name not in taken]
     return [
         (objective, settings) for objective, settings in found if settings and getattr(settings, "weight", 1)
     ]

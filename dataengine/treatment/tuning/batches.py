@@ -1,7 +1,7 @@
 """The losses of one batch of generated images: pixel-aware treatment, rewards, region constraint."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -77,7 +77,7 @@ class Batches:
         `encoded` are the prompts' rows, encoded into memory if not given. Raises `ModelRefused` for rewards
         that do not load.
         """
-        self.config, self.family, self._tell = config, family, tell
+        self.config, self.family, self.tell = config, family, tell
         self.detector = None if detector is None else antialiased(detector)
         if self.detector is not None:
             self.detector.requires_grad_(False)
@@ -108,12 +108,12 @@ class Batches:
         untreated = mask = None
         if config.region:
             with torch.no_grad(), self._untreated():
-                untreated = family.decode(chain(self._tell))
+                untreated = family.decode(chain(self.tell))
                 mask = region_mask(self._faults(untreated, texts), config.region)
-        images = family.decode(chain(self._tell))
-        self._tell()
+        images = family.decode(chain(self.tell))
+        self.tell()
         if images.requires_grad:
-            images.register_hook(lambda gradient: self._tell())
+            images.register_hook(lambda gradient: self.tell())
         batch = GeneratedBatch(
             images=images,
             prompts=texts,
@@ -127,10 +127,15 @@ class Batches:
             terms |= objective(settings, batch)
         return terms
 
-    def inputs(self, number: int, rng: torch.Generator) -> tuple[list[str], Conditioning, Tensor]:
-        """The prompts of batch `number`, also encoded, and noise for each, NCHW."""
+    def inputs(
+        self, number: int, rng: torch.Generator, group: int = 1
+    ) -> tuple[list[str], Conditioning, Tensor]:
+        """The prompts of batch `number`, each `group` times in a row, also encoded, and noise for each,
+        NCHW."""
         config, family = self.config, self.family
-        rows = shuffled_rows(len(self.texts), number * config.batch, config.batch, config.seed)
+        prompts = config.batch // group
+        drawn = shuffled_rows(len(self.texts), number * prompts, prompts, config.seed)
+        rows = [row for row in drawn for _ in range(group)]
         seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
         conditioning = self.prompts.rows(rows).to(family.device)
         return [self.texts[row] for row in rows], conditioning, family.initial_latents(seeds, self.size)
@@ -187,8 +192,14 @@ class Batches:
     @contextmanager
     def as_given(self) -> Iterator[None]:
         """Context in which the generator answers as before the run, with the LoRA that it then had."""
+        with self.with_weights(self._given):
+            yield
+
+    @contextmanager
+    def with_weights(self, others: Mapping[str, Tensor]) -> Iterator[None]:
+        """Context in which the generator answers with another state of its LoRA."""
         now = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        progress_file.set_weights(self._given, self._weights)
+        progress_file.set_weights(others, self._weights)
         try:
             yield
         finally:
