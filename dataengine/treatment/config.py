@@ -354,7 +354,7 @@ class TreatmentConfig(Config):
 
     def _require_groups(self, nft: NftConfig) -> None:
         if self.batch % nft.group:
-            raise ValueError(f"batch {self.batch} is no multiple of nft.group {nft.group}, the images a prompt")
+            raise ValueError(f"batch {self.batch} is no multiple of nft.group, {nft.group} images a prompt")
         if nft.reward == "scorers" and not self.rewards:
             raise ValueError("nft.reward is that of scorers, but there are no rewards: add one")
         if nft.at == "steps" and nft.times > self.sampling.steps:

@@ -6,16 +6,16 @@ default the rows, and Focus-N-Fix against DRaFT; `FULL=1` adds the long sections
 are kept (see `Keeper`).
 """
 
+import os
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 
 import numpy as np
 from PIL import Image
 
 from dataengine.treatment import presets
 from dataengine.treatment.config import PixelConfig, RegionConfig, TreatmentConfig
-from dataengine.treatment.tuning.estimate import preflight
 from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write_in_parts
+from tests.bench.treatment_objectives import memory_figures, objective_figures
 from tests.bench.treatment_rows import (
     BETA,
     FLAWED,
@@ -30,6 +30,7 @@ from tests.bench.treatment_rows import (
     open_clinic_models,
     paired_ratio,
     plan_with,
+    row_figures,
     run_treatment,
     similarity_to_base,
 )
@@ -51,51 +52,6 @@ def rows(clinic: ClinicModels) -> dict[str, TreatmentConfig]:
         "draft": plan_with(pixel=draft.pixel, rewards=draft.rewards),
         "focus_n_fix": plan_with(pixel=draft.pixel, rewards=draft.rewards, region=RegionConfig(beta=BETA)),
     }
-
-
-def row_figures(clinic: ClinicModels, run: TreatmentRun, config: TreatmentConfig) -> list[Figure]:
-    """All columns of one row, at its last update, on held-out prompts."""
-    before, after = (
-        generate_and_score(clinic, run.base, lora, "judged", config) for lora in (None, run.points[run.last])
-    )
-    count, name = len(after.images), run.name
-    columns = [
-        paired_ratio(f"{name}_mean_conf_ratio", after.mean, before.mean),
-        paired_ratio(f"{name}_max_conf_ratio", after.highest, before.highest),
-        paired_ratio(f"{name}_freq_ratio", after.highest >= FLAWED, before.highest >= FLAWED),
-        paired_ratio(f"{name}_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED),
-    ]
-    for category in np.unique(after.categories):
-        chosen = after.categories == category
-        columns.append(
-            figure(
-                f"{name}_true_freq_{category}",
-                float((after.judged[chosen] >= FLAWED).mean()),
-                unit="share",
-                n=int(chosen.sum()),
-                note=f"{float((before.judged[chosen] >= FLAWED).mean()):.3f} before",
-            )
-        )
-    for measure, values in similarity_to_base(clinic, before, after).items():
-        note = f"in features of {clinic.features.name}" if measure == "feature_distance" else ""
-        columns.append(
-            figure(f"{name}_{measure}", float(values.mean()), bootstrap(values), n=count, note=note)
-        )
-    columns += [
-        figure(f"{name}_guard_{key}", value, n=count)
-        for key, value in guard_reading(clinic, before, after, "judged").values.items()
-    ]
-    columns += [
-        figure(f"{name}_step_s", run.seconds, unit="s", note="median over the run, on the machine as it was"),
-        figure(
-            f"{name}_peak_mb", peak_bytes(clinic, config) / 1e6, unit="MB", note="estimated, weights included"
-        ),
-    ]
-    return columns
-
-
-def peak_bytes(clinic: ClinicModels, config: TreatmentConfig) -> int:
-    return preflight(config, clinic.flux, deepcopy(clinic.detector).to("cpu")).peak_bytes
 
 
 def headline(clinic: ClinicModels, runs: Sequence[TreatmentRun]) -> tuple[TreatmentRun, int]:
@@ -267,6 +223,8 @@ def main() -> None:
     parts: dict[str, Callable[[], list[Figure]]] = {
         "headline": lambda: headline_figures(clinic, pixel),
         "equal-gain": lambda: at_equal_gain(clinic, runs["draft"], runs["focus_n_fix"]),
+        "memory": memory_figures,
+        "objectives": lambda: objective_figures(clinic, PLAN),
         "curves": lambda: [curves(clinic, list(runs.values()))],
         "forgetting": lambda: forgetting(clinic, runs["draft"], runs["focus_n_fix"]),
         "rows": lambda: [
@@ -275,6 +233,8 @@ def main() -> None:
     }
     if full() or quick():
         parts |= more_sections(clinic, configs, runs, *headline(clinic, pixel))
+    wanted = os.environ.get("ONLY")
+    parts = {name: part for name, part in parts.items() if wanted in (None, name)}
     write_in_parts("treatment", parts, [PLAN.seed, 5000], KEEPER.key)
 
 

@@ -4,7 +4,7 @@ The forward process only: an image that the old policy drew is noised again, and
 that the gradient flows through. With the old policy's output o, the trained one's v and the target y (the
 noise, or the velocity ε − x_0), the implicit policies are
 
-    v⁺ = (1 − β)·o + β·v,    v⁻ = (1 + β)·o − β·v        (Eq. 5 of the paper)
+    v⁺ = (1 − β)·o + β·v,    v⁻ = (1 + β)·o − β·v
 
 and the loss r·‖v⁺ − y‖² + (1 − r)·‖v⁻ − y‖², where r ∈ [0, 1] says how much better than its group an image
 is. At v = o its gradient is 2·(2r − 1)·(o − y)·∂v: towards what is good, away from what is bad, nothing at
@@ -40,8 +40,8 @@ def cell_rewards(confidence: Tensor, cells: tuple[int, int], pooling: str = "mea
 
 
 def optimality(rewards: Tensor, group: int, clip: float) -> Tensor | None:
-    """r = ½ + ½·clip((R − mean)/Z/c, −1, 1), of the shape of the rewards, N1hw: the probability that an image,
-    or a cell of it, is a good one among those of its prompt (Eq. 12 of the paper, for cells as well).
+    """r = ½ + ½·clip((R − mean)/Z/c, −1, 1), of the shape of the rewards, N1hw: the probability that an
+    image, or a cell of it, is a good one among those of its prompt (the paper's, for cells as well).
 
     The mean is over the `group` consecutive images of one prompt and all their cells; Z is the standard
     deviation of the differences to it over the batch, as in the authors' code. None where all rewards of each

@@ -237,9 +237,7 @@ def random_levels(
             times = family.random_times(count, rng)
             alpha, sigma = family.levels(times)
         noise = torch.randn(clean.shape, generator=rng).to(clean.device)
-        found.append(
-            Noised(clean=clean, noise=noise, times=times.to(clean.device), alpha=alpha, sigma=sigma)
-        )
+        found.append(Noised(clean=clean, noise=noise, times=times.to(clean.device), alpha=alpha, sigma=sigma))
     return found
 
 
@@ -304,9 +302,7 @@ class NormWatch:
             self.references = [self._answer(step) for step in range(len(self.schedule))]
 
     def _answer(self, step: int) -> Tensor:
-        return answer_at(
-            self.config, self.family, self.conditioning, self.schedule, step, self.states[step]
-        )
+        return answer_at(self.config, self.family, self.conditioning, self.schedule, step, self.states[step])
 
     @torch.no_grad()
     def measure(self) -> float:
