@@ -3,7 +3,7 @@
 Rows are published methods as settings of the one `treat`, on the tiny FLUX; the judge, which nothing was
 trained against, counts artifacts. Choices are made on validation prompts, figures on held-out ones. By
 default the rows, and Focus-N-Fix against DRaFT; `FULL=1` adds the long sections. Resumable: runs and images
-are kept (see `Keeper`).
+are kept (see `Keeper`). `ONLY=objectives` or `ONLY=memory` makes that section alone.
 """
 
 import os
@@ -215,16 +215,14 @@ def forgetting(clinic: ClinicModels, draft: TreatmentRun, fix: TreatmentRun) -> 
     return [*figures, figure("forgetting", bool(bootstrap(gap)[0] <= 0), n=len(gap), note=note)]
 
 
-def main() -> None:
-    clinic = open_clinic_models()
+def table_parts(clinic: ClinicModels) -> dict[str, Callable[[], list[Figure]]]:
+    """The sections about the rows of the table, which are treated first."""
     configs = rows(clinic)
     runs = {name: run_treatment(clinic, name, config) for name, config in configs.items()}
     pixel = [runs[name] for name in ("all", "max", "above", "all_offline", "above_offline")]
     parts: dict[str, Callable[[], list[Figure]]] = {
         "headline": lambda: headline_figures(clinic, pixel),
         "equal-gain": lambda: at_equal_gain(clinic, runs["draft"], runs["focus_n_fix"]),
-        "memory": memory_figures,
-        "objectives": lambda: objective_figures(clinic, PLAN),
         "curves": lambda: [curves(clinic, list(runs.values()))],
         "forgetting": lambda: forgetting(clinic, runs["draft"], runs["focus_n_fix"]),
         "rows": lambda: [
@@ -233,9 +231,18 @@ def main() -> None:
     }
     if full() or quick():
         parts |= more_sections(clinic, configs, runs, *headline(clinic, pixel))
-    wanted = os.environ.get("ONLY")
-    parts = {name: part for name, part in parts.items() if wanted in (None, name)}
-    write_in_parts("treatment", parts, [PLAN.seed, 5000], KEEPER.key)
+    return parts
+
+
+def main() -> None:
+    clinic = open_clinic_models()
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "memory": memory_figures,
+        "objectives": lambda: objective_figures(clinic, PLAN),
+    }
+    only = os.environ.get("ONLY")
+    chosen = {only: parts[only]} if only in parts else table_parts(clinic) | parts
+    write_in_parts("treatment", chosen, [PLAN.seed, 5000], KEEPER.key)
 
 
 if __name__ == "__main__":
