@@ -359,7 +359,8 @@ def test_an_objective_is_settings_a_function_and_one_line_in_objectives(
     from dataengine.config import Config
     from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentConfig
     from dataengine.treatment.families.loading import load_family
-    from dataengine.treatment.tuning.objectives import OBJECTIVES, GeneratedBatch
+    from dataengine.treatment.objectives.batch import GeneratedBatch
+    from dataengine.treatment.objectives.registry import OBJECTIVES
     from dataengine.treatment.tuning.trainer import treat
     from tests.dataengine.treatment import tiny
 

@@ -93,14 +93,17 @@ class Guard:
             scores={name: (float(s.mean()), float(s.std())) for name, s in self._scores(untreated).items()},
         )
 
-    def check(self, baseline: Baseline, images: Images) -> Reading:
-        """Measure images of the same prompts and seeds, and compare with the limits."""
+    def check(self, baseline: Baseline, images: Images, norm: float | None = None) -> Reading:
+        """Measure images of the same prompts and seeds, and compare with the limits. `norm` is the mean
+        log ‖v‖/‖v_ref‖ of the generator that drew them, where the settings limit it."""
         values = {
             "change": mean_change(baseline.images, images),
             "detail": ratio(detail_energy(images), baseline.detail),
             "diversity": ratio(diversity(images, self.config.seeds), baseline.diversity),
         }
         limits: dict[str, Limits] = {name: getattr(self.config, name) for name in values}
+        if norm is not None and self.config.norm is not None:
+            values["norm"], limits["norm"] = norm, self.config.norm
         attributes = self._attributes(images)
         if attributes is not None and baseline.attributes is not None:
             values["attributes"] = attributes - baseline.attributes

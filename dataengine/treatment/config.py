@@ -173,6 +173,77 @@ class OfflineConfig(Config):
     shifted schedule (the authors' code), or logit-normal. Noise prediction always samples them uniformly."""
 
 
+class NftConfig(Config):
+    """DiffusionNFT (arXiv 2509.16117): the generator's own images, noised again, pull the prediction towards
+    good ones and push it off bad ones. No gradient flows through chain, VAE or detector, so that detectors
+    and scorers without a gradient serve as well."""
+
+    weight: float = Field(default=1.0, ge=0, le=1e6)
+    """Weight of this objective."""
+
+    cells: bool = True
+    """Whether every latent cell has its own reward, 1 − the detector's map pooled to it (ours), or every
+    image one (the paper)."""
+
+    reward: Literal["mean", "maximum", "scorers"] = "mean"
+    """Reward of a cell or an image: 1 − the mean or highest confidence of its pixels, or the scores of
+    `rewards`, which then need no gradient and have one value per image."""
+
+    group: int = Field(default=4, ge=2, le=1024)
+    """Images of one prompt, which are compared with each other; `batch` is a multiple of it (authors' code:
+    24)."""
+
+    beta: float = Field(default=1.0, gt=0, le=10)
+    """β: how far the implicit good and bad policies lie from the old one (the paper: 1 or 0.1)."""
+
+    clip: float = Field(default=5.0, gt=0, le=100)
+    """Standard deviations at which a reward counts fully as good or bad (authors' code: 5)."""
+
+    times: int = Field(default=2, ge=1, le=1000)
+    """Noise levels at which every image is predicted in an update (authors' code: nearly all steps of the
+    sampling)."""
+
+    at: Literal["steps", "uniform"] = "steps"
+    """Noise levels: the steps of the sampling, each at most once, which are all that a distilled generator
+    knows (authors' code), or uniformly random times."""
+
+    adaptive: bool = True
+    """Divide squared residuals by the image's mean absolute one (authors' code)."""
+
+    kl: float = Field(default=1e-4, ge=0, le=1e6)
+    """Weight of the mean squared distance of the prediction to that of the generator as given (authors' code:
+    1e-4); 0 saves a prediction."""
+
+    flat: int = Field(default=0, ge=0)
+    """Updates in which the old policy is the trained one (authors' code: 0, or 75)."""
+
+    rate: float = Field(default=1e-3, ge=0, le=1)
+    """Growth per update of the old policy's share that stays, η_i (authors' code: 0.001, or 0.0075)."""
+
+    most: float = Field(default=0.5, ge=0, lt=1)
+    """Highest η_i (authors' code: 0.5, or 0.999)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.cells and self.reward == "scorers":
+            raise ValueError(
+                "scorers have one value per image and none per cell: set cells to false, or the reward to "
+                "mean or maximum"
+            )
+        return self
+
+
+class NormConfig(Config):
+    """NormGuard (arXiv 2606.27771): a hinge on the norm of the prediction over that of the generator as
+    given."""
+
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+    """Weight of the hinge."""
+
+    margin: float = Field(default=0.0, ge=0, le=10)
+    """Growth of log ‖v‖ that costs nothing (0.05 is 5 %)."""
+
+
 class TreatmentConfig(Config):
     """One treatment: sampling, objectives, optimizer, LoRA and guard."""
 
@@ -214,6 +285,12 @@ class TreatmentConfig(Config):
 
     region: RegionConfig | None = None
     """Region constraint; generates every image a second time without the LoRA."""
+
+    nft: NftConfig | None = None
+    """DiffusionNFT, on images of its own. Set `pixel.weight` to 0 to treat by it alone."""
+
+    norm: NormConfig | None = None
+    """NormGuard's hinge, beside another objective."""
 
     offline: OfflineConfig | None = OfflineConfig()
     """Offline regularisation; on images it needs artifact-free ones with captions. Null turns it off."""
@@ -268,12 +345,22 @@ class TreatmentConfig(Config):
     def _consistent(self) -> Self:
         if self.grad_steps > self.sampling.steps:
             raise ValueError(f"grad_steps {self.grad_steps} exceeds sampling.steps {self.sampling.steps}")
-        alone = self.pixel.weight == 0 and not self.rewards
+        if self.nft is not None:
+            self._require_groups(self.nft)
+        alone = self.pixel.weight == 0 and not self.rewards and (self.nft is None or not self.nft.weight)
         if alone and (self.offline is None or self.offline.targets == "own"):
             raise ValueError("no objective is on: give pixel a weight, add a reward, or regularise on images")
         if self.region is not None and self.region.map != "detector" and not self.rewards:
             raise ValueError(f"region.map is the {self.region.map} of rewards, but there are none: add one")
         return self
+
+    def _require_groups(self, nft: NftConfig) -> None:
+        if self.batch % nft.group:
+            raise ValueError(f"batch {self.batch} is no multiple of nft.group, {nft.group} images a prompt")
+        if nft.reward == "scorers" and not self.rewards:
+            raise ValueError("nft.reward is that of scorers, but there are no rewards: add one")
+        if nft.at == "steps" and nft.times > self.sampling.steps:
+            raise ValueError(f"nft.times {nft.times} exceeds sampling.steps {self.sampling.steps}")
 
 
 class UNetConfig(Config):

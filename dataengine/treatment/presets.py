@@ -8,6 +8,7 @@ those with `model_copy(update=…)`.
 from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import (
     LoraSettings,
+    NftConfig,
     OfflineConfig,
     PixelConfig,
     RegionConfig,
@@ -102,6 +103,36 @@ def focus_n_fix_misalignment(*rewards: RewardConfig, beta: float = ARTIFACT_BETA
     against artifacts, to be chosen anew for the range of another score."""
     config = _direct("Focus-N-Fix, misalignment", rewards, 2, SamplingConfig(steps=50))
     return _updated(config, {"region": RegionConfig(beta=beta, map="disagreement")})
+
+
+def diffusion_nft(*rewards: RewardConfig, sampling: SamplingConfig | None = None) -> TreatmentConfig:
+    """DiffusionNFT (Zheng et al. 2025): one reward per image, from scorers, which need no gradient. Raises
+    `ConfigRefused` without one."""
+    config = _direct("DiffusionNFT", rewards, 1, sampling or SamplingConfig(steps=10))
+    return _forward_only(config, NftConfig(cells=False, reward="scorers"))
+
+
+def diffusion_nft_on_detector(sampling: SamplingConfig | None = None) -> TreatmentConfig:
+    """`diffusion_nft` with the detector as its reward, r from 1 − the mean confidence of an image."""
+    return _forward_only(_settings(1, sampling or SamplingConfig(steps=10)), NftConfig(cells=False))
+
+
+def diffusion_nft_cells(sampling: SamplingConfig | None = None) -> TreatmentConfig:
+    """DiffusionNFT with a weight per latent cell, from the detector's map (ours)."""
+    return _forward_only(_settings(1, sampling or SamplingConfig(steps=10)), NftConfig(cells=True))
+
+
+def _forward_only(config: TreatmentConfig, nft: NftConfig) -> TreatmentConfig:
+    """With the authors' optimizer and LoRA: lr 3e-4, weight decay 1e-4, rank 32 with alpha 64."""
+    changes: dict[str, object] = {
+        "pixel": NO_PIXELS,
+        "nft": nft,
+        "lora": LoraSettings(rank=32, alpha=64.0),
+        "learning_rate": 3e-4,
+        "weight_decay": 1e-4,
+        "decay": "constant",
+    }
+    return _updated(config, changes)
 
 
 def sequential(first: TreatmentConfig, second: TreatmentConfig) -> tuple[TreatmentConfig, TreatmentConfig]:

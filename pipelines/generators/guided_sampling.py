@@ -71,7 +71,7 @@ def open_steering(context: Context, settings: Mapping[str, Any], family: "Genera
         return OpenSteering({}, lambda prompts, seeds: None)
     from dataengine.treatment.guided_sampling.correction import make_correctors
     from dataengine.treatment.guided_sampling.guidance import make_guides
-    from dataengine.treatment.tuning.objectives import open_rewards
+    from dataengine.treatment.objectives.rewards import open_rewards
 
     detector = open_detector(context, steering.detector).requires_grad_(False) if steering.detector else None
     reward_config = guidance.reward if guidance is not None else None

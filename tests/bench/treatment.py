@@ -3,19 +3,19 @@
 Rows are published methods as settings of the one `treat`, on the tiny FLUX; the judge, which nothing was
 trained against, counts artifacts. Choices are made on validation prompts, figures on held-out ones. By
 default the rows, Focus-N-Fix against DRaFT, regions and guidance; `FULL=1` adds the long sections.
-Resumable: runs and images are kept (see `Keeper`).
+Resumable: runs and images are kept (see `Keeper`). `ONLY=objectives` or `ONLY=memory` makes that section alone.
 """
 
+import os
 from collections.abc import Callable, Sequence
-from copy import deepcopy
 
 import numpy as np
 from PIL import Image
 
 from dataengine.treatment import presets
 from dataengine.treatment.config import PixelConfig, RegionConfig, TreatmentConfig
-from dataengine.treatment.tuning.estimate import preflight
 from tests.bench.harness import RESULTS, Figure, bootstrap, curve, figure, full, quick, write_in_parts
+from tests.bench.treatment_objectives import memory_figures, objective_figures
 from tests.bench.treatment_regions import region_sections
 from tests.bench.treatment_rows import (
     BETA,
@@ -31,6 +31,7 @@ from tests.bench.treatment_rows import (
     open_clinic_models,
     paired_ratio,
     plan_with,
+    row_figures,
     run_treatment,
     similarity_to_base,
 )
@@ -52,51 +53,6 @@ def rows(clinic: ClinicModels) -> dict[str, TreatmentConfig]:
         "draft": plan_with(pixel=draft.pixel, rewards=draft.rewards),
         "focus_n_fix": plan_with(pixel=draft.pixel, rewards=draft.rewards, region=RegionConfig(beta=BETA)),
     }
-
-
-def row_figures(clinic: ClinicModels, run: TreatmentRun, config: TreatmentConfig) -> list[Figure]:
-    """All columns of one row, at its last update, on held-out prompts."""
-    before, after = (
-        generate_and_score(clinic, run.base, lora, "judged", config) for lora in (None, run.points[run.last])
-    )
-    count, name = len(after.images), run.name
-    columns = [
-        paired_ratio(f"{name}_mean_conf_ratio", after.mean, before.mean),
-        paired_ratio(f"{name}_max_conf_ratio", after.highest, before.highest),
-        paired_ratio(f"{name}_freq_ratio", after.highest >= FLAWED, before.highest >= FLAWED),
-        paired_ratio(f"{name}_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED),
-    ]
-    for category in np.unique(after.categories):
-        chosen = after.categories == category
-        columns.append(
-            figure(
-                f"{name}_true_freq_{category}",
-                float((after.judged[chosen] >= FLAWED).mean()),
-                unit="share",
-                n=int(chosen.sum()),
-                note=f"{float((before.judged[chosen] >= FLAWED).mean()):.3f} before",
-            )
-        )
-    for measure, values in similarity_to_base(clinic, before, after).items():
-        note = f"in features of {clinic.features.name}" if measure == "feature_distance" else ""
-        columns.append(
-            figure(f"{name}_{measure}", float(values.mean()), bootstrap(values), n=count, note=note)
-        )
-    columns += [
-        figure(f"{name}_guard_{key}", value, n=count)
-        for key, value in guard_reading(clinic, before, after, "judged").values.items()
-    ]
-    columns += [
-        figure(f"{name}_step_s", run.seconds, unit="s", note="median over the run, on the machine as it was"),
-        figure(
-            f"{name}_peak_mb", peak_bytes(clinic, config) / 1e6, unit="MB", note="estimated, weights included"
-        ),
-    ]
-    return columns
-
-
-def peak_bytes(clinic: ClinicModels, config: TreatmentConfig) -> int:
-    return preflight(config, clinic.flux, deepcopy(clinic.detector).to("cpu")).peak_bytes
 
 
 def headline(clinic: ClinicModels, runs: Sequence[TreatmentRun]) -> tuple[TreatmentRun, int]:
@@ -260,8 +216,8 @@ def forgetting(clinic: ClinicModels, draft: TreatmentRun, fix: TreatmentRun) -> 
     return [*figures, figure("forgetting", bool(bootstrap(gap)[0] <= 0), n=len(gap), note=note)]
 
 
-def main() -> None:
-    clinic = open_clinic_models()
+def table_parts(clinic: ClinicModels) -> dict[str, Callable[[], list[Figure]]]:
+    """The sections about the rows of the table, which are treated first."""
     configs = rows(clinic)
     runs = {name: run_treatment(clinic, name, config) for name, config in configs.items()}
     pixel = [runs[name] for name in ("all", "max", "above", "all_offline", "above_offline")]
@@ -277,7 +233,18 @@ def main() -> None:
     parts |= region_sections(clinic, configs)
     if full() or quick():
         parts |= more_sections(clinic, configs, runs, *headline(clinic, pixel))
-    write_in_parts("treatment", parts, [PLAN.seed, 5000], KEEPER.key)
+    return parts
+
+
+def main() -> None:
+    clinic = open_clinic_models()
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "memory": memory_figures,
+        "objectives": lambda: objective_figures(clinic, PLAN),
+    }
+    only = os.environ.get("ONLY")
+    chosen = {only: parts[only]} if only in parts else table_parts(clinic) | parts
+    write_in_parts("treatment", chosen, [PLAN.seed, 5000], KEEPER.key)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from dataengine.treatment.tuning.objectives import region_mask
 
 from dataengine.clinic.oracles import Teacher, load_teacher
 from dataengine.clinic.parts import materialise
@@ -25,7 +26,6 @@ from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.guided_sampling.config import GuidanceConfig, SafeConfig
 from dataengine.treatment.guided_sampling.guidance import make_guides
 from dataengine.treatment.sampling.sampler import as_tensor, generate
-from dataengine.treatment.tuning.objectives import region_mask
 from tests.bench.harness import Figure, bootstrap, curve, device, figure, full, quick
 from tests.bench.source_hash import state_hash, weights_hash
 from tests.bench.treatment_rows import (

@@ -6,9 +6,11 @@ All of it is kept by `KEEPER`, each run under its settings and the weights that 
 import json
 import shutil
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -37,6 +39,7 @@ from dataengine.treatment.config import (
 )
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.sampling.sampler import as_tensor, generate
+from dataengine.treatment.tuning.estimate import preflight
 from dataengine.treatment.tuning.trainer import treat
 from tests.bench.harness import Figure, Keeper, bootstrap, device, figure, quick
 from tests.bench.source_hash import state_hash, weights_hash
@@ -188,6 +191,8 @@ class TreatmentRun:
     points: dict[int, Path]
     history: list[dict[str, Any]]
     seconds: float
+    processor: float = 0.0
+    """Processor seconds of an update, loading and encoding of each piece of the run included."""
 
     @property
     def last(self) -> int:
@@ -216,12 +221,12 @@ def run_treatment(
     }
     folder = KEEPER.folder(f"runs/{name}", settings)
     ends = range(every, (updates or SIZES.updates) + 1, every)
-    points, spent = {}, []
+    points, spent, used = {}, [], []
     for end in ends:
         point = folder / f"lora-{end}"
         if not point.is_dir():
             family = load_family(base, lora=start, device=device())
-            offline = config.offline is not None
+            offline, began = config.offline is not None, process_time()
             result = treat(
                 config.model_copy(update={"updates": end, "checkpoint_every": every}),
                 family,
@@ -232,14 +237,19 @@ def run_treatment(
                 None,
                 folder / "work",
             )
+            used.append((process_time() - began) / every)
             spent.append(result.figures.get("update_s", 0.0))
             shutil.copytree(result.lora_folder, folder / ".part", dirs_exist_ok=True)
             (folder / ".part").rename(point)
             (folder / "history.json").write_text(json.dumps(result.history))
             (folder / "seconds.json").write_text(json.dumps(float(np.median(spent))))
+            (folder / "processor.json").write_text(json.dumps(float(np.median(used))))
         points[end] = point
     history = json.loads((folder / "history.json").read_text())
-    return TreatmentRun(name, base, points, history, json.loads((folder / "seconds.json").read_text()))
+    seconds, processor = (
+        json.loads((folder / f"{kind}.json").read_text()) for kind in ("seconds", "processor")
+    )
+    return TreatmentRun(name, base, points, history, seconds, processor)
 
 
 def config_facts(config: TreatmentConfig) -> dict[str, Any]:
@@ -317,3 +327,48 @@ def paired_ratio(id: str, after: np.ndarray, before: np.ndarray, note: str = "")
         return float(drawn[:, 0].mean() / max(drawn[:, 1].mean(), 1e-9))
 
     return figure(id, statistic(pairs), bootstrap(pairs, statistic), "ratio", len(pairs), note)
+
+
+def row_figures(clinic: ClinicModels, run: TreatmentRun, config: TreatmentConfig) -> list[Figure]:
+    """All columns of one row, at its last update, on held-out prompts."""
+    before, after = (
+        generate_and_score(clinic, run.base, lora, "judged", config) for lora in (None, run.points[run.last])
+    )
+    count, name = len(after.images), run.name
+    columns = [
+        paired_ratio(f"{name}_mean_conf_ratio", after.mean, before.mean),
+        paired_ratio(f"{name}_max_conf_ratio", after.highest, before.highest),
+        paired_ratio(f"{name}_freq_ratio", after.highest >= FLAWED, before.highest >= FLAWED),
+        paired_ratio(f"{name}_true_freq_ratio", after.judged >= FLAWED, before.judged >= FLAWED),
+    ]
+    for category in np.unique(after.categories):
+        chosen = after.categories == category
+        columns.append(
+            figure(
+                f"{name}_true_freq_{category}",
+                float((after.judged[chosen] >= FLAWED).mean()),
+                unit="share",
+                n=int(chosen.sum()),
+                note=f"{float((before.judged[chosen] >= FLAWED).mean()):.3f} before",
+            )
+        )
+    for measure, values in similarity_to_base(clinic, before, after).items():
+        note = f"in features of {clinic.features.name}" if measure == "feature_distance" else ""
+        columns.append(
+            figure(f"{name}_{measure}", float(values.mean()), bootstrap(values), n=count, note=note)
+        )
+    columns += [
+        figure(f"{name}_guard_{key}", value, n=count)
+        for key, value in guard_reading(clinic, before, after, "judged").values.items()
+    ]
+    columns += [
+        figure(f"{name}_step_s", run.seconds, unit="s", note="median over the run, on the machine as it was"),
+        figure(
+            f"{name}_peak_mb", peak_bytes(clinic, config) / 1e6, unit="MB", note="estimated, weights included"
+        ),
+    ]
+    return columns
+
+
+def peak_bytes(clinic: ClinicModels, config: TreatmentConfig) -> int:
+    return preflight(config, clinic.flux, deepcopy(clinic.detector).to("cpu")).peak_bytes

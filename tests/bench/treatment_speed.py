@@ -20,10 +20,10 @@ from dataengine.clinic.world import prompts
 from dataengine.diagnosis.detector import load_detector
 from dataengine.treatment.config import LoraSettings, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.objectives.pixel import all_pixels
 from dataengine.treatment.sampling.sampler import denoise, guidance_of
 from dataengine.treatment.tuning.batches import Batches
 from dataengine.treatment.tuning.estimate import Ledger, Rates, measure_rates, preflight
-from dataengine.treatment.tuning.objectives import all_pixels
 from tests.bench.gpu_networks import PLANS, predicted
 from tests.bench.harness import Figure, bootstrap, figure, quick, seconds, table, timing_ratio, write
 

@@ -17,8 +17,9 @@ from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.guided_sampling.config import GuidanceConfig, SafeConfig
 from dataengine.treatment.guided_sampling.correction import mask_on_latents
 from dataengine.treatment.guided_sampling.safe_latent import SafeGuide
+from dataengine.treatment.objectives.region import region_mask
+from dataengine.treatment.objectives.rewards import reward_loss
 from dataengine.treatment.sampling.sampler import Step, Steppers, denoise
-from dataengine.treatment.tuning.objectives import region_mask, reward_loss
 
 REFERENCE = 16 * 128 * 128
 """Number of values of FLUX's latents at 1024 × 1024, for which λ is given."""

@@ -1,7 +1,7 @@
 """The losses of one batch of generated images: pixel-aware treatment, rewards, region constraint."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -15,17 +15,14 @@ from dataengine.quality.scorers import disagreement, saliency
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.objectives.batch import GeneratedBatch, confidence_maps
+from dataengine.treatment.objectives.region import region_mask
+from dataengine.treatment.objectives.registry import active_objectives
+from dataengine.treatment.objectives.rewards import open_rewards
 from dataengine.treatment.sampling.sampler import encode, predict_clean, sample, size_of
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.constant_rewards import WatchedReward
 from dataengine.treatment.tuning.encoded import Rows
-from dataengine.treatment.tuning.objectives import (
-    GeneratedBatch,
-    active_objectives,
-    confidence_maps,
-    open_rewards,
-    region_mask,
-)
 from dataengine.treatment.tuning.progress import Weights
 
 TOKENIZED = 1000
@@ -81,7 +78,7 @@ class Batches:
         `encoded` are the prompts' rows, encoded into memory if not given. Raises `ModelRefused` for rewards
         that do not load.
         """
-        self.config, self.family, self._tell = config, family, tell
+        self.config, self.family, self.tell = config, family, tell
         self.detector = None if detector is None else antialiased(detector)
         if self.detector is not None:
             self.detector.requires_grad_(False)
@@ -113,12 +110,12 @@ class Batches:
         untreated = mask = None
         if config.region:
             with torch.no_grad(), self._untreated():
-                untreated = family.decode(chain(self._tell))
+                untreated = family.decode(chain(self.tell))
                 mask = region_mask(self._faults(untreated, texts), config.region)
-        images = family.decode(chain(self._tell))
-        self._tell()
+        images = family.decode(chain(self.tell))
+        self.tell()
         if images.requires_grad:
-            images.register_hook(lambda gradient: self._tell())
+            images.register_hook(lambda gradient: self.tell())
         batch = GeneratedBatch(
             images=images,
             prompts=texts,
@@ -132,10 +129,15 @@ class Batches:
             terms |= objective(settings, batch)
         return terms
 
-    def inputs(self, number: int, rng: torch.Generator) -> tuple[list[str], Conditioning, Tensor]:
-        """The prompts of batch `number`, also encoded, and noise for each, NCHW."""
+    def inputs(
+        self, number: int, rng: torch.Generator, group: int = 1
+    ) -> tuple[list[str], Conditioning, Tensor]:
+        """The prompts of batch `number`, each `group` times in a row, also encoded, and noise for each,
+        NCHW."""
         config, family = self.config, self.family
-        rows = shuffled_rows(len(self.texts), number * config.batch, config.batch, config.seed)
+        prompts = config.batch // group
+        drawn = shuffled_rows(len(self.texts), number * prompts, prompts, config.seed)
+        rows = [row for row in drawn for _ in range(group)]
         seeds = torch.randint(2**62, (config.batch,), generator=rng).tolist()
         conditioning = self.prompts.rows(rows).to(family.device)
         return [self.texts[row] for row in rows], conditioning, family.initial_latents(seeds, self.size)
@@ -193,8 +195,14 @@ class Batches:
     @contextmanager
     def as_given(self) -> Iterator[None]:
         """Context in which the generator answers as before the run, with the LoRA that it then had."""
+        with self.with_weights(self._given):
+            yield
+
+    @contextmanager
+    def with_weights(self, others: Mapping[str, Tensor]) -> Iterator[None]:
+        """Context in which the generator answers with another state of its LoRA."""
         now = {name: weight.detach().clone() for name, weight in self._weights.items()}
-        progress_file.set_weights(self._given, self._weights)
+        progress_file.set_weights(others, self._weights)
         try:
             yield
         finally:

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,15 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from dataengine.diagnosis.config import DetectorConfig
-from dataengine.treatment.config import TreatmentConfig
+from dataengine.treatment.config import NftConfig, TreatmentConfig
+from dataengine.treatment.families.diffusion import add_noise, training_target
 from dataengine.treatment.families.family import GeneratorFamily
-from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
-from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, offline_loss
+from dataengine.treatment.objectives.batch import confidence_maps
+from dataengine.treatment.objectives.nft import nft_loss
+from dataengine.treatment.objectives.offline import offline_loss
+from dataengine.treatment.objectives.pixel import all_pixels
+from dataengine.treatment.objectives.registry import active_objectives
+from dataengine.treatment.sampling.sampler import autocast, denoise, guidance_of, size_of
 from dataengine.treatment.tuning.weightless import family_without_weights
 
 GIGABYTE = 1e9
@@ -150,22 +155,79 @@ def estimate(
     for weight in lora.values():
         weight.requires_grad_(True)
     steps, tracked = config.sampling.steps, 1 if config.truncation == "single" else config.grad_steps
+    parts: list[tuple[_Part, float]] = []
     drawn = _simulate(lambda: _forward(config, family))
-    treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
-    parts = [(drawn, float(steps - tracked)), (treated, 1.0)]
+    if active_objectives(config) or config.nft is None:
+        treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
+        parts += [(drawn, float(steps - tracked)), (treated, 1.0)]
+    if config.nft is not None:
+        parts += _forward_process(config, config.nft, family, detector, lora)
     if config.regularised(family.distilled):
         parts.append((_simulate(lambda: _regularised(config, family), lora), 1.0))
     if config.region is not None:
         parts += [(drawn, float(steps)), (_simulate(lambda: _decoded(config, family, detector)), 1.0)]
     weights = stored_weights(family, config.offload, bits) + size_of_weights(detector)
-    weights += OPTIMIZER * sum(weight.numel() for weight in lora.values())
+    # DiffusionNFT's old policy, the weights as given and those that make room for either.
+    copies = 3 * 4 if config.nft is not None else 0
+    weights += (OPTIMIZER + copies) * sum(weight.numel() for weight in lora.values())
     return Estimate(
         weights_bytes=weights,
         activations_bytes=max(part.peak for part, _ in parts),
         flops=config.accumulation * sum(part.flops * times for part, times in parts),
         calls=int(config.accumulation * sum(part.calls * times for part, times in parts)),
-        saved_bytes=treated.saved,
+        saved_bytes=max(part.saved for part, _ in parts),
     )
+
+
+@dataclass(frozen=True)
+class _Part:
+    peak: int
+    flops: float
+    calls: int
+    saved: int
+
+    def beside(self, other: "_Part") -> "_Part":
+        """With what stays in memory beside it."""
+        return replace(self, peak=self.peak + other.peak)
+
+
+def _forward_process(
+    config: TreatmentConfig, nft: NftConfig, family: GeneratorFamily, detector: Any, lora: Any
+) -> list[tuple[_Part, float]]:
+    """DiffusionNFT's parts with how often an update has them: images drawn and judged without a graph, then
+    one prediction each by the old, the given and the trained weights."""
+    at_once = 1 if config.checkpointing else config.batch
+    piece = config.model_copy(update={"batch": at_once})
+    pieces = config.batch // at_once
+    # What the pieces are cut from stays on the device beside them: noise, clean latents, another noise.
+    kept = _Part(3 * _size(_noise(config, family)), 0.0, 0, 0)
+    drawn = _simulate(lambda: _forward(piece, family)).beside(kept)
+    judged = _simulate(lambda: _decoded(piece, family, detector)).beside(kept)
+    predicted = _simulate(lambda: _predicted(piece, nft, family), lora).beside(kept)
+    frozen = (2 if nft.kl or config.norm is not None else 1) * nft.times
+    return [
+        (drawn, float(pieces * (config.sampling.steps + frozen))),
+        (judged, float(pieces)),
+        (predicted, float(pieces * nft.times)),
+    ]
+
+
+def _predicted(config: TreatmentConfig, nft: NftConfig, family: GeneratorFamily) -> Tensor:
+    clean, rng = _noise(config, family), torch.Generator()
+    conditioning = family.blank_conditioning(len(clean))
+    noise, old, reference = (torch.empty_like(clean) for _ in range(3))
+    with real():
+        times = family.random_times(len(clean), rng)
+        alpha, sigma = family.levels(times)
+    latents = add_noise(clean, noise, alpha, sigma)
+    with _offloading() if "activations" in config.offload else nullcontext():
+        with autocast(clean.device, config.sampling.precision):
+            output = family.predict(latents, times.to(clean.device), conditioning, family.training_guidance)
+        output = output.float()
+        good = torch.empty_like(clean[:, :1])
+        target = training_target(family.prediction, clean, noise)
+        loss = nft_loss(output, old, target, sigma, good, nft.beta, nft.adaptive).mean()
+        return loss + (output - reference).pow(2).mean() if nft.kl else loss
 
 
 def training_step(detector: DetectorConfig, batch: int) -> Estimate:
@@ -184,14 +246,6 @@ def training_step(detector: DetectorConfig, batch: int) -> Estimate:
             calls=played.calls,
             saved_bytes=played.saved,
         )
-
-
-@dataclass(frozen=True)
-class _Part:
-    peak: int
-    flops: float
-    calls: int
-    saved: int
 
 
 def _simulate(action: Callable[[], Tensor], lora: Any = None) -> _Part:

@@ -44,7 +44,7 @@ ALWAYS_COMPARED = {
 """Settings that a resumed run must share with the original run. Fields that were or will be added to
 `TreatmentConfig` later are compared only if they differ from their default, so that older runs can be
 resumed."""
-ADDED = {"guard": "steps", "offline": "targets"}
+ADDED = {"guard": ("steps", "norm"), "offline": ("targets",)}
 """Fields of these that were added later."""
 
 Weights = Mapping[str, nn.Parameter]
@@ -63,6 +63,8 @@ class Progress:
     kept_step: int = 0
     kept_confidence: float = float("inf")
     kept: dict[str, Tensor] = field(default_factory=dict)
+    old: dict[str, Tensor] = field(default_factory=dict)
+    """Weights of DiffusionNFT's old policy; empty without one."""
 
     def keep(self, step: int, confidence: float, weights: Weights) -> None:
         """Store the current weights as the best."""
@@ -94,6 +96,7 @@ def save(
     """Write the state, by a temporary name and a rename. `identity` identifies the run."""
     tensors = {f"weight/{name}": weight.detach() for name, weight in weights.items()}
     tensors |= {f"kept/{name}": weight for name, weight in progress.kept.items()}
+    tensors |= {f"old/{name}": weight for name, weight in progress.old.items()}
     for name, weight in weights.items():
         tensors |= {f"optimizer/{key}/{name}": value for key, value in optimizer.state[weight].items()}
     plain = {
@@ -122,10 +125,11 @@ def identities(config: TreatmentConfig, prompts: Sequence[str], weights: Weights
         if name not in ALWAYS_COMPARED and getattr(config, name) == about.default
     }
     fixed = config.model_dump(exclude=FREE_TO_CHANGE | unused)
-    for name, added in ADDED.items():
+    for name, fields in ADDED.items():
         section = getattr(config, name)
-        if section is not None and getattr(section, added) == type(section).model_fields[added].default:
-            del fixed[name][added]
+        for added in fields if section is not None else ():
+            if getattr(section, added) == type(section).model_fields[added].default:
+                del fixed[name][added]
     shapes = [(name, tuple(weight.shape)) for name, weight in weights.items()]
     without, with_it = (
         digest("treatment", json.dumps(fixed | {"checkpointing": on}, sort_keys=True), list(prompts), shapes)
@@ -158,8 +162,11 @@ def restore(
             "choose another folder, or empty it"
         )
     _restore_weights(tensors, weights, optimizer)
-    kept = {key.removeprefix("kept/"): value for key, value in tensors.items() if key.startswith("kept/")}
-    return Progress(**json.loads(metadata["progress"]), kept=kept)
+    kept, old = (
+        {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
+        for start in ("kept/", "old/")
+    )
+    return Progress(**json.loads(metadata["progress"]), kept=kept, old=old)
 
 
 def fork(work: Path, other: Path, identity: str, wanted: str) -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import OfflineConfig, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.objectives.offline import offline_loss
 from dataengine.treatment.sampling.sampler import autocast, denoise, guidance_of, size_of
 from dataengine.treatment.tuning.batches import Batches
 from dataengine.treatment.tuning.encoded import Rows, draw_rows, encode_pixels, encode_rows
-from dataengine.treatment.tuning.objectives import offline_loss
 
 Regularisation = Callable[[int, torch.Generator], Tensor]
 """Maps the number of a batch, from 0, and a CPU generator to a scalar loss, without its weight."""

@@ -28,13 +28,14 @@ from dataengine.records import Report, no_report, not_pausing
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.lora import weights_file
+from dataengine.treatment.objectives.registry import active_objectives
 from dataengine.treatment.sampling.sampler import as_tensor, draw, encode
 from dataengine.treatment.tuning import progress as progress_file
 from dataengine.treatment.tuning.batches import Batches, used_rows, warn_of_truncated_prompts
 from dataengine.treatment.tuning.encoded import RowOrder, Rows, encode_rows
+from dataengine.treatment.tuning.forward import ForwardProcess, NormWatch
 from dataengine.treatment.tuning.memory import fitting, free_memory, record_failure
 from dataengine.treatment.tuning.moments import advice
-from dataengine.treatment.tuning.objectives import active_objectives
 from dataengine.treatment.tuning.progress import STEPS_BACK, Parts, Progress, guard_figures, seed_of
 from dataengine.treatment.tuning.regularisation import Regularisation, on_images, on_own_trajectories
 from dataengine.treatment.tuning.sharing import COMFYUI, to_comfyui
@@ -159,6 +160,7 @@ class _Run:
         # The untreated images are generated before any weights are restored.
         self.guarded = encode(family, guard.prompts) if guard else None
         self.untreated = self._guard_images() if guard else None
+        self.norms = self._norm_watch()
         if not family.adapter.parameters():
             family.adapter.add(config.lora, seed=config.seed)
         if config.checkpointing:
@@ -191,6 +193,8 @@ class _Run:
             row = self._update()
             self.state.done += 1
             self.state.history.append(row)
+            self.forward.advance(self.state.done)
+            self.forward.require_rewards(self.state.history)
             if baseline is not None and self._looks_now():
                 self._look(baseline, row)
             pauses = self._pauses_now()
@@ -211,6 +215,7 @@ class _Run:
         """
         restored = progress_file.restore(self.weights, self.optimizer, self.identity, self.work, self.earlier)
         self.state = restored or self.state
+        self.forward = ForwardProcess(self.config, self.batches, self.weights, self.state.old)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate
         if self.guard is None or self.untreated is None:
@@ -261,6 +266,8 @@ class _Run:
         sums = self._over_processes(sums)
         self._require_finite("the loss", sum(sums.values()))
         for weight in self.weights.values():
+            if weight.grad is None and self.accelerator.num_processes > 1:
+                weight.grad = torch.zeros_like(weight)  # the others may have one, and wait for all
             if weight.grad is not None:
                 weight.grad = self.accelerator.reduce(weight.grad, "mean")
         norm = float(self.accelerator.clip_grad_norm_(list(self.weights.values()), self.config.clip_norm))
@@ -272,7 +279,8 @@ class _Run:
         if not self.learns and any(sums.values()):
             self._require_learning(norm)
         self.seconds.append(time.perf_counter() - started)
-        return {"update": number, "loss": sum(sums.values()), **sums, "grad_norm": norm}
+        loss, figures = sum(sums.values()), self.forward.figures()
+        return {"update": number, "loss": loss, **sums, "grad_norm": norm, **figures}
 
     def _over_processes(self, sums: dict[str, float]) -> dict[str, float]:
         """The mean over all processes, so that a NaN loss in one of them stops all."""
@@ -315,6 +323,12 @@ class _Run:
             with self._activations():
                 terms = self.batches.terms(batch, rng)
             values |= self._backward(terms)
+        values |= dict.fromkeys(self.forward.names, 0.0)
+        for piece in self.forward.pieces(batch, rng):
+            with self._activations():
+                terms = piece()
+            for name, value in self._backward(terms).items():
+                values[name] += value
         if self.regularisation is not None and self.config.offline is not None:
             with self._activations():
                 loss = self.regularisation(batch, rng)
@@ -362,7 +376,7 @@ class _Run:
         if config.offline is None:
             return None
         if not config.regularised(self.family.distilled):
-            if not active_objectives(config):
+            if not active_objectives(config) and config.nft is None:
                 raise ConfigRefused(WITHOUT_OFFLINE + "; give pixel a weight, or set offline_distilled")
             warnings.warn(WITHOUT_OFFLINE, stacklevel=2)
             return None
@@ -374,7 +388,7 @@ class _Run:
     def _encoded_prompts(self, prompts: Sequence[str]) -> Rows | None:
         """The prompts that the run generates images of, encoded and kept on disk; None if it generates
         none."""
-        if not active_objectives(self.config):
+        if not active_objectives(self.config) and self.config.nft is None:
             return None
         used = used_rows(self.config, len(prompts), self.accelerator.num_processes)
         texts = [prompts[row] for row in used]
@@ -389,7 +403,7 @@ class _Run:
         breaches."""
         assert self.guard is not None
         state, images = self.state, self._guard_images()
-        reading = self.guard.check(baseline, images)
+        reading = self.guard.check(baseline, images, self.norms.measure() if self.norms else None)
         confidence = self._confidence(images)
         row["guard"] = {
             "values": reading.values,
@@ -404,6 +418,13 @@ class _Run:
         state.breaches = state.breaches + 1 if reading.breaches else 0
         if state.breaches >= self.config.guard.patience:
             state.stopped = f"the quality guard stopped at update {state.done}: {'; '.join(reading.breaches)}"
+
+    def _norm_watch(self) -> NormWatch | None:
+        """What measures how the prediction's norm grows, where the guard limits that."""
+        if self.guard is None or self.guard.config.norm is None or self.guarded is None:
+            return None
+        noise = self.family.initial_latents(self.guard.seeds[: NormWatch.IMAGES], self.batches.size)
+        return NormWatch(self.config, self.family, self.guarded, noise)
 
     def _guard_images(self) -> np.ndarray:
         assert self.guard is not None and self.guarded is not None

@@ -48,6 +48,8 @@ TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
     "DiffDoctor without regularisation": lambda: published.diffdoctor(offline=False),
     "DRaFT with the detector as its reward": published.draft_on_detector,
     "Focus-N-Fix with the detector as its reward": published.focus_n_fix_on_detector,
+    "DiffusionNFT with the detector as its reward": published.diffusion_nft_on_detector,
+    "DiffusionNFT with a weight per latent cell": published.diffusion_nft_cells,
 }
 """Published objectives on the detector's maps, by display name."""
 
@@ -58,6 +60,7 @@ REWARDED: dict[str, Callable[..., TreatmentConfig]] = {
     "Focus-N-Fix": published.focus_n_fix,
     "Focus-N-Fix, safety": published.focus_n_fix_safety,
     "Focus-N-Fix, misalignment": published.focus_n_fix_misalignment,
+    "DiffusionNFT": published.diffusion_nft,
     "Sequential tuning, first run": lambda *rewards: _sequential(rewards)[0],
     "Sequential tuning, second run": lambda *rewards: _sequential(rewards)[1],
 }

@@ -12,8 +12,9 @@ from dataengine.treatment.families.diffusion import (
     predicted_noise,
     training_target,
 )
+from dataengine.treatment.objectives.offline import offline_loss
+from dataengine.treatment.objectives.pixel import all_pixels
 from dataengine.treatment.sampling.sampler import generate, sample, size_of
-from dataengine.treatment.tuning.objectives import all_pixels, offline_loss
 from tests.dataengine.treatment.tiny import PROMPTS, ToyDetector
 
 SETTINGS = SamplingConfig(steps=3, batch=4)

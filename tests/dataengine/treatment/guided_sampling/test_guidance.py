@@ -17,8 +17,8 @@ from dataengine.treatment.guided_sampling.guidance import (
     guided_steps,
     make_guides,
 )
+from dataengine.treatment.objectives.rewards import open_rewards
 from dataengine.treatment.sampling.sampler import as_tensor, denoise, generate
-from dataengine.treatment.tuning.objectives import open_rewards
 from tests.dataengine.treatment import tiny
 from tests.dataengine.treatment.tiny import PROMPTS, ToyDetector
 

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dataengine.errors import out_of_memory
 from dataengine.treatment.config import LoraSettings, RegionConfig, SamplingConfig, TreatmentConfig
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.objectives.pixel import all_pixels
 from dataengine.treatment.sampling.sampler import sample
 from dataengine.treatment.tuning.estimate import (
     Ledger,
@@ -16,7 +17,6 @@ from dataengine.treatment.tuning.estimate import (
     stored_bits,
 )
 from dataengine.treatment.tuning.moments import advice
-from dataengine.treatment.tuning.objectives import all_pixels
 from tests.dataengine.treatment import tiny
 
 CONFIG = TreatmentConfig(

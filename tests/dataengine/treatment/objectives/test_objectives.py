@@ -6,16 +6,12 @@ import torch
 
 from dataengine.treatment.config import OfflineConfig, PixelConfig, RegionConfig, SamplingConfig
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, shift_times
+from dataengine.treatment.objectives.batch import confidence_maps
+from dataengine.treatment.objectives.offline import offline_loss
+from dataengine.treatment.objectives.pixel import all_pixels, pixel_loss
+from dataengine.treatment.objectives.region import region_constraint, region_mask
 from dataengine.treatment.sampling.sampler import sample
 from dataengine.treatment.tuning.estimate import Ledger
-from dataengine.treatment.tuning.objectives import (
-    all_pixels,
-    confidence_maps,
-    offline_loss,
-    pixel_loss,
-    region_constraint,
-    region_mask,
-)
 from tests.dataengine.treatment import tiny
 
 CONFIDENCE = torch.tensor([[[0.0, 0.2], [0.4, 0.8]], [[0.05, 0.05], [0.0, 0.3]]])

@@ -1,0 +1,1 @@
+"""The objectives of treatment: scalars to minimise, which are summed."""
