@@ -22,7 +22,8 @@ ORDER = {
     "dataengine/integrations": "rewards diffusers_callbacks comfyui",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",
-    "dataengine/treatment": "config presets families sampling tuning refining guided_sampling repair",
+    "dataengine/treatment": "config presets families sampling objectives tuning refining guided_sampling "
+    "repair",
     "dataengine/treatment/families": "autoencoder catalog rows diffusion lora quantization own_call "
     "weight_files components ddim family recorded schedulers dit stable_diffusion unconditional "
     "latent_unconditional flux stock stable_diffusion_xl selfcheck shapes guided_diffusion loading "

@@ -3,6 +3,7 @@
 All of it is kept by `KEEPER`, each run under its settings and the weights that it began with.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from dataengine.treatment.config import (
     TreatmentConfig,
 )
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.objectives.preference import PreferencePairs
 from dataengine.treatment.sampling.sampler import as_tensor, generate
 from dataengine.treatment.tuning.trainer import treat
 from tests.bench.harness import Figure, Keeper, bootstrap, device, figure, quick
@@ -203,6 +205,7 @@ def run_treatment(
     detector: NetworkDetector | None = None,
     start: Path | None = None,
     every: int = SIZES.every,
+    pairs: PreferencePairs | None = None,
 ) -> TreatmentRun:
     """Run `config`, keeping the weights at regular points; from the LoRA `start`, where one is given."""
     base, detector = base or clinic.flux, detector or clinic.detector
@@ -213,7 +216,7 @@ def run_treatment(
         "detector": state_hash(detector),
         "every": every,
         "prompts": clinic.treating,
-    }
+    } | ({} if pairs is None else {"pairs": pairs_hash(pairs)})
     folder = KEEPER.folder(f"runs/{name}", settings)
     ends = range(every, (updates or SIZES.updates) + 1, every)
     points, spent = {}, []
@@ -231,6 +234,7 @@ def run_treatment(
                 clinic.captions if offline else [],
                 None,
                 folder / "work",
+                pairs=pairs,
             )
             spent.append(result.figures.get("update_s", 0.0))
             shutil.copytree(result.lora_folder, folder / ".part", dirs_exist_ok=True)
@@ -240,6 +244,15 @@ def run_treatment(
         points[end] = point
     history = json.loads((folder / "history.json").read_text())
     return TreatmentRun(name, base, points, history, json.loads((folder / "seconds.json").read_text()))
+
+
+def pairs_hash(pairs: PreferencePairs) -> str:
+    """A digest of the pairs' pixels and prompts."""
+    found = hashlib.sha256("\n".join(pairs.prompts).encode())
+    for arrays in (pairs.winners, pairs.losers, pairs.masks):
+        for each in arrays:
+            found.update(each.tobytes())
+    return found.hexdigest()[:16]
 
 
 def config_facts(config: TreatmentConfig) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from dataengine.treatment.config import Precision
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.guided_sampling.config import GuidanceConfig, SafeConfig
-from dataengine.treatment.guided_sampling.correction import mask_on_latents
 from dataengine.treatment.guided_sampling.safe_latent import SafeGuide
-from dataengine.treatment.sampling.sampler import Step, Steppers, denoise
+from dataengine.treatment.sampling.sampler import Step, Steppers, denoise, mask_on_latents
 from dataengine.treatment.tuning.objectives import region_mask, reward_loss
 
 REFERENCE = 16 * 128 * 128

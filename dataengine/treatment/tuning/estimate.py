@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from dataengine.diagnosis.config import DetectorConfig
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
+from dataengine.treatment.objectives.preference import PairBatch, localized_preference
 from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
 from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, offline_loss
 from dataengine.treatment.tuning.weightless import family_without_weights
@@ -149,12 +150,17 @@ def estimate(
     lora = family.adapter.parameters()
     for weight in lora.values():
         weight.requires_grad_(True)
-    steps, tracked = config.sampling.steps, 1 if config.truncation == "single" else config.grad_steps
+    steps = config.sampling.steps
+    tracked = 1 if config.truncation in ("single", "direct") else config.grad_steps
+    # Direct-Align's prediction comes after the whole chain.
+    untracked = steps if config.truncation == "direct" else steps - tracked
     drawn = _simulate(lambda: _forward(config, family))
     treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
-    parts = [(drawn, float(steps - tracked)), (treated, 1.0)]
+    parts = [(drawn, float(untracked)), (treated, 1.0)]
     if config.regularised(family.distilled):
         parts.append((_simulate(lambda: _regularised(config, family), lora), 1.0))
+    if config.preference is not None:
+        parts.append((_simulate(lambda: _preferred(config, family), lora), 1.0))
     if config.region is not None:
         parts += [(drawn, float(steps)), (_simulate(lambda: _decoded(config, family, detector)), 1.0)]
     weights = stored_weights(family, config.offload, bits) + size_of_weights(detector)
@@ -249,6 +255,21 @@ def _regularised(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
     conditioning = family.blank_conditioning(len(latents))
     with _offloading() if "activations" in config.offload else nullcontext():
         return offline_loss(family, latents, conditioning, config.offline, rng, config.sampling.precision)
+
+
+def _preferred(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
+    assert config.preference is not None
+    latents, rng = _noise(config, family), torch.Generator()
+    pairs = PairBatch(
+        winners=latents,
+        losers=latents,
+        cells=torch.ones_like(latents[:, 0]),
+        conditioning=family.blank_conditioning(len(latents)),
+    )
+    # Training times do not change what is allocated.
+    settings = config.preference.model_copy(update={"times": "uniform"})
+    with _offloading() if "activations" in config.offload else nullcontext():
+        return localized_preference(family, pairs, settings, config.sampling, nullcontext, rng)
 
 
 def _offloading() -> Any:

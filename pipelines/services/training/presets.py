@@ -48,13 +48,16 @@ TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
     "DiffDoctor without regularisation": lambda: published.diffdoctor(offline=False),
     "DRaFT with the detector as its reward": published.draft_on_detector,
     "Focus-N-Fix with the detector as its reward": published.focus_n_fix_on_detector,
+    "Direct-Align with the detector as its reward": published.direct_align_on_detector,
+    "Localized preference": published.localized_preference,
 }
-"""Published objectives on the detector's maps, by display name."""
+"""Published objectives on the detector's maps, or on pairs, by display name."""
 
 REWARDED: dict[str, Callable[..., TreatmentConfig]] = {
     "DRaFT": published.draft,
     "AlignProp": published.align_prop,
     "ReFL": published.refl,
+    "Direct-Align": published.direct_align,
     "Focus-N-Fix": published.focus_n_fix,
     "Focus-N-Fix, safety": published.focus_n_fix_safety,
     "Focus-N-Fix, misalignment": published.focus_n_fix_misalignment,

@@ -1,0 +1,1 @@
+"""The objectives of treatment, one file each: scalars to minimise, which are summed."""
