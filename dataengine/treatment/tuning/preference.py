@@ -45,8 +45,8 @@ def on_pairs(
         return None
     if pairs is None or not len(pairs):
         raise ConfigRefused(
-            "localized preference learns from pairs of a winner and a loser, but there are none; pass `pairs` "
-            "to treat, or set preference to null"
+            "localized preference learns from pairs of a winner and a loser, but there are none; pass some "
+            "as `pairs`, or set preference to null"
         )
     size, batch = size_of(family, config.sampling), config.sampling.batch
     pixels = partial(encode_pixels, family, size, batch)
