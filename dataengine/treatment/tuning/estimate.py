@@ -25,7 +25,12 @@ from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.objectives.preference import PairBatch, localized_preference
 from dataengine.treatment.sampling.sampler import denoise, guidance_of, size_of
-from dataengine.treatment.tuning.objectives import all_pixels, confidence_maps, offline_loss
+from dataengine.treatment.tuning.objectives import (
+    active_objectives,
+    all_pixels,
+    confidence_maps,
+    offline_loss,
+)
 from dataengine.treatment.tuning.weightless import family_without_weights
 
 GIGABYTE = 1e9
@@ -155,8 +160,10 @@ def estimate(
     # Direct-Align's prediction comes after the whole chain.
     untracked = steps if config.truncation == "direct" else steps - tracked
     drawn = _simulate(lambda: _forward(config, family))
-    treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
-    parts = [(drawn, float(untracked)), (treated, 1.0)]
+    parts: list[tuple[_Part, float]] = []
+    if active_objectives(config):
+        treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
+        parts += [(treated, 1.0), (drawn, float(untracked))]
     if config.regularised(family.distilled):
         parts.append((_simulate(lambda: _regularised(config, family), lora), 1.0))
     if config.preference is not None:
@@ -167,10 +174,10 @@ def estimate(
     weights += OPTIMIZER * sum(weight.numel() for weight in lora.values())
     return Estimate(
         weights_bytes=weights,
-        activations_bytes=max(part.peak for part, _ in parts),
+        activations_bytes=max((part.peak for part, _ in parts), default=0),
         flops=config.accumulation * sum(part.flops * times for part, times in parts),
         calls=int(config.accumulation * sum(part.calls * times for part, times in parts)),
-        saved_bytes=treated.saved,
+        saved_bytes=max((part.saved for part, _ in parts), default=0),
     )
 
 

@@ -155,10 +155,10 @@ def test_a_corrected_image_wins_unless_the_detector_finds_no_less(context: Conte
     alone = add(context, 90, "alone", settings={"steps": 5, "correction": {}})
     other = {"steps": 9, "correction": {"method": "ttc"}, "detector": ""}
     corrected(context, "other steps", settings=other)
-    means = {pairs[0]: (0.1, 0.2), pairs[1]: (0.2, 0.2)}
+    means = [(pairs[0], (0.1, 0.2)), (pairs[1], (0.2, 0.2))]
     rows = [
         Prediction(image_id=image.id, detector_id="first", max=mean, mean=mean, uncertainty=0.0)
-        for pair, values in means.items()
+        for pair, values in means
         for image, mean in zip(pair, values, strict=True)
     ]
     with context.workspace.catalog() as catalog:
@@ -224,7 +224,7 @@ def test_a_resumed_run_has_its_pairs_but_for_erased_images(context: Context) -> 
     study(context, "two", [later], {"ada": "a"})
     assert gather_pairs(context, "run", CONFIG, "first", ()).prompts == ["p0", "p1"]
     assert len(gather_pairs(context, "another", CONFIG, "first", ())) == 3
-    erase_images(context.workspace, [pairs[0][0].id])
+    erase_images(context.workspace, [pairs[0][0].id], "test")
     assert gather_pairs(context, "run", CONFIG, "first", ()).prompts == ["p1"]
 
 

@@ -14,6 +14,7 @@ from dataengine.treatment.config import (
 )
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.objectives.preference import PreferencePairs
+from dataengine.treatment.tuning.estimate import preflight
 from dataengine.treatment.tuning.trainer import treat
 from tests.dataengine.treatment.tiny import PROMPTS, SIDE, ToyDetector
 
@@ -77,6 +78,17 @@ def test_pairs_of_other_sizes_go_beside_the_other_objectives(flux_folder, tmp_pa
     _, result = run(flux_folder, tmp_path, config, pairs(2, side=2 * SIDE))
     row = result.history[0]
     assert row["loss"] == pytest.approx(row["pixel"] + row["preference"])
+
+
+def test_the_estimate_counts_pairs_and_no_images(flux_folder):
+    """Twice the batch with gradient and without: no decoder, no detector, no chain."""
+    alone, beside = (
+        preflight(CONFIG.model_copy(update={"pixel": PixelConfig(weight=weight)}), flux_folder)
+        for weight in (0.0, 1.0)
+    )
+    pixels = preflight(CONFIG.model_copy(update={"pixel": PixelConfig(), "preference": None}), flux_folder)
+    assert alone.flops + pixels.flops == pytest.approx(beside.flops)
+    assert alone.saved_bytes > 0 and alone.activations_bytes < pixels.activations_bytes
 
 
 def test_without_pairs_it_is_refused(flux_folder, tmp_path):
