@@ -54,12 +54,8 @@ def judge_question(
 
     `prompts` maps each pair to its prompt; without it, every pair has its own prompt.
     """
-    latest: dict[tuple[int, str], Vote] = {}
-    for vote in sorted((v for v in votes if v.question == question), key=lambda v: v.created):
-        latest[vote.pair, vote.rater] = vote
-    by_pair: dict[int, list[str]] = defaultdict(list)
-    for (pair, _), vote in latest.items():
-        by_pair[pair].append(vote.choice)
+    latest = latest_votes(votes, question)
+    by_pair = _choices(latest)
     winners = Counter(majority_choice(choices) for choices in by_pair.values())
     leads = [sum(SCORES[choice] for choice in choices) for choices in by_pair.values()]
     after, before = winners["after"], winners["before"]
@@ -81,6 +77,26 @@ def judge_question(
         degrades=sum(lead <= -margin for lead in leads),
         agreement=krippendorff(list(by_pair.values())),
     )
+
+
+def latest_votes(votes: Iterable[Vote], question: str) -> dict[tuple[int, str], Vote]:
+    """Every rater's last vote on each pair, by pair and rater."""
+    latest: dict[tuple[int, str], Vote] = {}
+    for vote in sorted((v for v in votes if v.question == question), key=lambda v: v.created):
+        latest[vote.pair, vote.rater] = vote
+    return latest
+
+
+def choices_by_pair(votes: Iterable[Vote], question: str) -> dict[int, list[str]]:
+    """The choices of all raters on each pair with votes on the question."""
+    return _choices(latest_votes(votes, question))
+
+
+def _choices(latest: Mapping[tuple[int, str], Vote]) -> dict[int, list[str]]:
+    by_pair: dict[int, list[str]] = defaultdict(list)
+    for (pair, _), vote in latest.items():
+        by_pair[pair].append(vote.choice)
+    return by_pair
 
 
 def prompt_opinions(votes: Iterable[Vote], prompts: Mapping[int, str]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dataengine.config import Config, Location
-from dataengine.quality.config import GuardConfig
+from dataengine.quality.config import GuardConfig, Question
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -244,6 +244,74 @@ class NormConfig(Config):
     """Growth of log ‖v‖ that costs nothing (0.05 is 5 %)."""
 
 
+class DirectConfig(Config):
+    """Direct-Align (SRPO): known noise is added to the finished latents, one prediction with gradient removes
+    a part of it, and the rest is removed as it is known, so that the image is exact from early steps on."""
+
+    lowest: float = Field(default=0.5, ge=0, lt=1)
+    """Lowest σ of the added noise (the authors' code: steps 5 to 25 of 50, which is 0.5 to 0.9)."""
+
+    highest: float = Field(default=0.9, gt=0, le=1)
+    """Highest σ of the added noise."""
+
+    step: float = Field(default=0.1, gt=0, le=1)
+    """Share of the way to the clean image that the prediction takes (the authors' code: 0.04 to 0.3 in σ);
+    with 1 it takes all of it, as in ReFL, and the known noise is not used."""
+
+    discount: float | None = Field(default=3.0, ge=1, le=1000)
+    """Lowers the gradient of low noise: at a share u of the range it is multiplied by d·u / (1 + (d − 1)·u)
+    (the authors' code: d = 3); null weighs all alike."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.lowest >= self.highest:
+            raise ValueError(f"lowest {self.lowest} must be below highest {self.highest}")
+        return self
+
+
+PairSource = Literal["votes", "repairs", "corrected"]
+
+
+class PreferenceConfig(Config):
+    """Localized preference: Diffusion-DPO on pairs that differ in one region, in that region alone."""
+
+    weight: float = Field(default=1.0, gt=0, le=1e6)
+    """Weight of this objective."""
+
+    beta: float = Field(default=2000.0, gt=0, le=1e6)
+    """β, how closely the generator stays to the one as given (Diffusion-DPO: 2000 for SD1.5, 5000 for
+    SDXL), for mean squared errors over the region."""
+
+    margin: float | None = Field(default=2.0, gt=0, le=1000)
+    """Bound of the margin: a pair whose winner leads by as much, in logits, has no gradient, so that the
+    loser is not pushed away for ever; null leaves it unbounded (Diffusion-DPO)."""
+
+    times: Literal["uniform", "steps"] = "uniform"
+    """Training times: uniform, or the noise levels of the sampling steps, for few-step generators."""
+
+    sources: tuple[PairSource, ...] = ("votes", "repairs", "corrected")
+    """Where pairs come from: votes of closed studies, accepted repairs against their originals, and corrected
+    against uncorrected images of one prompt and seed."""
+
+    question: Question = "artifacts"
+    """The question of a study whose majority is the winner."""
+
+    difference: float = Field(default=0.1, gt=0, lt=1)
+    """Change of a pixel, of 1, from which it belongs to the region of a pair without a mask of its own."""
+
+    largest: float = Field(default=0.5, gt=0, le=1)
+    """Largest share of the image that a region may cover; other pairs differ everywhere, and are left out."""
+
+    limit: int = Field(default=2000, ge=1, le=1_000_000)
+    """Largest number of pairs."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if not self.sources or len(set(self.sources)) < len(self.sources):
+            raise ValueError("sources must name one or more of votes, repairs, corrected, each once")
+        return self
+
+
 class TreatmentConfig(Config):
     """One treatment: sampling, objectives, optimizer, LoRA and guard."""
 
@@ -261,10 +329,13 @@ class TreatmentConfig(Config):
     grad_steps: int = Field(default=3, ge=1, le=10_000)
     """Number of last denoising steps that the gradient flows through (t_tr; 1 in the paper)."""
 
-    truncation: Literal["last", "random", "single"] = "last"
+    truncation: Literal["last", "random", "single", "direct"] = "last"
     """Which steps the gradient flows through: the last `grad_steps` (DRaFT-K, DiffDoctor), a random number of
-    last steps up to `grad_steps` (AlignProp), or one step among the last `grad_steps`, whose predicted clean
-    image is evaluated (ReFL)."""
+    last steps up to `grad_steps` (AlignProp), one step among the last `grad_steps`, whose predicted clean
+    image is evaluated (ReFL), or one prediction at known noise on the finished image (`direct`)."""
+
+    direct: DirectConfig = DirectConfig()
+    """The known noise of truncation "direct"."""
 
     sampling: SamplingConfig = SamplingConfig()
     """Sampling of the images."""
@@ -294,6 +365,9 @@ class TreatmentConfig(Config):
 
     offline: OfflineConfig | None = OfflineConfig()
     """Offline regularisation; on images it needs artifact-free ones with captions. Null turns it off."""
+
+    preference: PreferenceConfig | None = None
+    """Localized preference, on pairs of a winner and a loser that the workspace holds."""
 
     offline_distilled: bool = False
     """Keep the offline regularisation on images for a generator that is distilled to few steps
@@ -347,7 +421,8 @@ class TreatmentConfig(Config):
             raise ValueError(f"grad_steps {self.grad_steps} exceeds sampling.steps {self.sampling.steps}")
         if self.nft is not None:
             self._require_groups(self.nft)
-        alone = self.pixel.weight == 0 and not self.rewards and (self.nft is None or not self.nft.weight)
+        drawn = self.pixel.weight > 0 or self.rewards or (self.nft is not None and self.nft.weight)
+        alone = not drawn and self.preference is None
         if alone and (self.offline is None or self.offline.targets == "own"):
             raise ValueError("no objective is on: give pixel a weight, add a reward, or regularise on images")
         if self.region is not None and self.region.map != "detector" and not self.rewards:

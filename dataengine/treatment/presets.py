@@ -11,6 +11,7 @@ from dataengine.treatment.config import (
     NftConfig,
     OfflineConfig,
     PixelConfig,
+    PreferenceConfig,
     RegionConfig,
     RewardConfig,
     SamplingConfig,
@@ -67,6 +68,25 @@ def refl(*rewards: RewardConfig, among: int = 10, sampling: SamplingConfig | Non
     among the last ten of 40."""
     config = _direct("ReFL", rewards, among, sampling or SamplingConfig(steps=40))
     return _updated(config, {"truncation": "single"})
+
+
+def direct_align(*rewards: RewardConfig, sampling: SamplingConfig | None = None) -> TreatmentConfig:
+    """Direct-Align (SRPO, Shen et al. 2025): the reward of the finished image after one prediction at known
+    noise, whose gradient reaches early steps; σ, step, discount and the 26 steps are the authors' code's."""
+    config = _direct("Direct-Align", rewards, 1, sampling or SamplingConfig(steps=26))
+    return _updated(config, {"truncation": "direct"})
+
+
+def direct_align_on_detector(sampling: SamplingConfig | None = None) -> TreatmentConfig:
+    """`direct_align` with the detector as its reward, r = −mean confidence (ours; no paper does this)."""
+    return _updated(_settings(1, sampling or SamplingConfig(steps=26)), {"truncation": "direct"})
+
+
+def localized_preference(preference: PreferenceConfig | None = None) -> TreatmentConfig:
+    """Localized preference alone: Diffusion-DPO in the region in which pairs differ, with a bound on the
+    margin (arXiv 2605.25759). Images are drawn for the guard only."""
+    changes = {"pixel": NO_PIXELS, "preference": preference or PreferenceConfig(), "decay": "constant"}
+    return _updated(_settings(1, SamplingConfig(steps=26)), changes)
 
 
 def focus_n_fix(*rewards: RewardConfig, beta: float = ARTIFACT_BETA) -> TreatmentConfig:

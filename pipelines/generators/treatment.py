@@ -14,6 +14,7 @@ from dataengine.records import DetectorVersion, GeneratorVersion, Image, Treatme
 from dataengine.treatment.config import SamplingConfig, TreatmentConfig
 from pipelines.generators.draw import open_generator
 from pipelines.generators.files import DISTILLED, SAMPLING
+from pipelines.generators.preferences import gather_pairs, pairs_result
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.devices import naming_out_of_memory
 from pipelines.runtime.failpoint import fail_point
@@ -56,6 +57,8 @@ class TreatmentPlan:
     real_scorer: str = ""
     """Chooses among the real images; "" takes all."""
     real_least: float = 0.0
+    held_out: Sequence[str] = ()
+    """Prompts of the comparison, of which no preference pair is trained on."""
     attributes: str = ""
     scorers: Sequence[str] = ()
     """Preference models that the guard also evaluates."""
@@ -84,6 +87,7 @@ def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Resu
         "stopped": outcome.stopped_reason or "all updates done",
         "reader": outcome.reader,
         **_history(outcome.history),
+        **pairs_result(context.workspace, plan.run),
     }
     _record(context, plan, result, treated)
     discard_scratch(context.workspace, _work_id(plan))
@@ -117,6 +121,9 @@ def _tune(context: Context, plan: TreatmentPlan, **watched: Any) -> tuple[Any, n
     scorers = [context.models.open_scorer(named) for named in plan.scorers]
     guard = Guard(plan.tuning.guard, plan.guarded, reader, scorers)
     clean, captions = _clean_images(context, plan)
+    if plan.tuning.preference is not None:
+        shown = plan.tuning.preference, plan.detector.id, plan.held_out
+        watched["pairs"] = gather_pairs(context, plan.run, *shown)
     inputs = (plan.tuning, family, frozen, plan.prompts, clean, captions, guard)
     with scratch_folder(context.workspace, _work_id(plan)) as work:
         outcome = context.models.treat(*inputs, work, context.report, **watched)

@@ -6,7 +6,7 @@ counts. Safe to kill: a note holds the place, and the same repair of the same im
 """
 
 import time
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from dataclasses import asdict
 from typing import Any
 
@@ -91,15 +91,6 @@ def _advanced(
 def repair_job(context: Context, args: dict[str, Any]) -> Result:
     """Run or resume a repair."""
     return repair_images(context, RepairRun.model_validate(args["settings"]), args["run"])
-
-
-def mask_of_repair(repaired: Image) -> Mask:
-    """The pixels that a repair may have changed, bool HW; all others equal the original's.
-
-    Raises `MaskRefused` for an image that is no repair of a catalog image.
-    """
-    stored = repaired.settings.get(REPAIRED, {}).get("mask", "")
-    return unpack_label_map(b64decode(stored), repaired.height, repaired.width) > 0
 
 
 def select_images(workspace: Workspace, run: RepairRun) -> tuple[Conditions, int]:

@@ -67,6 +67,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
             detector=detector,
             prompts=texts["treat"],
             guarded=texts["judge"],
+            held_out=texts["judge"],
             tuning=plan.tuning,
             sampling=plan.tuning.sampling,
             real_limit=plan.real_limit,

@@ -30,6 +30,7 @@ from pipelines.generators.files import (
     read_pipeline_class,
     weights_of,
 )
+from pipelines.generators.preferences import NONE, find_pairs
 from pipelines.jobs.estimate import GIGABYTE
 from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
 from pipelines.services import inference, queue
@@ -260,6 +261,8 @@ def treatment_checks(
     if plan.tuning.offline is not None and plan.tuning.offline.targets == "images":
         used = plan.tuning.regularised(distilled=base.settings.get(DISTILLED, False))
         found.append(real_images_check(workspace) if used else DISTILLED_CHECK)
+    if plan.tuning.preference is not None:
+        found.append(pairs_check(workspace, plan, detector))
     return found
 
 
@@ -329,6 +332,18 @@ def real_images_check(workspace: Workspace) -> Check:
         "“real”, or switch “offline” off."
     )
     return Check(name="real images", verdict="bad", text=text)
+
+
+def pairs_check(workspace: Workspace, plan: TreatmentRun, detector: DetectorVersion | None) -> Check:
+    """Whether there are pairs with a winner for the localized preference."""
+    assert plan.tuning.preference is not None
+    shown = plan.tuning.preference, detector.id if detector else None, plan.judge.texts
+    with workspace.catalog(read_only=True) as catalog:
+        search = find_pairs(catalog, *shown)
+    if search.pairs:
+        return Check(name="preference pairs", verdict="good", text=f"{search.text}.")
+    text = NONE.format(search.text)
+    return Check(name="preference pairs", verdict="bad", text=f"{text[0].upper()}{text[1:]}.")
 
 
 def round_checks(workspace: Workspace, recipe: RoundRecipe) -> list[Check]:

@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 from dataengine.errors import ConfigRefused
 from dataengine.records import digest
-from dataengine.records.images import SURVEY, TREAT
+from dataengine.records.images import JUDGE, SURVEY, TREAT
 from pipelines.generators.files import sampling_of
 from pipelines.generators.treatment import TreatmentPlan, finished_result, run_treatment, tuning_for
 from pipelines.runtime.context import Context, Result
@@ -33,6 +33,7 @@ def treat(context: Context, round_id: str) -> Result:
         detector=champion_version(context),
         prompts=prompts,
         guarded=_guard_prompts(context, round_id, prompts),
+        held_out=[prompt.text for prompt in prompts_of(context, round_id, JUDGE)],
         tuning=tuning_for(base, recipe.treat.tuning),
         sampling=sampling_of(base, recipe.generate),
         real_limit=recipe.treat.real_limit,

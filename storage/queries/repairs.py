@@ -1,11 +1,13 @@
 """Read models of repairs: proposed, accepted and rejected ones, with the images that they were made of."""
 
+from base64 import b64decode
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy import ColumnElement, func, select
 
+from dataengine.masks import Mask, unpack_label_map
 from dataengine.records import COLLECTED, REPAIRED, Image
 from storage import tables
 from storage.catalog import Catalog
@@ -30,6 +32,15 @@ class RepairPair:
 def original_id(repaired: Image) -> str:
     """The id of the image that a repair was made of; "" for an imported one."""
     return str(repaired.settings.get(REPAIRED, {}).get("image", ""))
+
+
+def mask_of_repair(repaired: Image) -> Mask:
+    """The pixels that a repair may have changed, bool HW; all others equal the original's.
+
+    Raises `MaskRefused` for an image that is no repair of a catalog image.
+    """
+    stored = repaired.settings.get(REPAIRED, {}).get("mask", "")
+    return unpack_label_map(b64decode(stored), repaired.height, repaired.width) > 0
 
 
 def repairable(ids: Collection[str] = ()) -> list[ColumnElement[bool]]:

@@ -3,7 +3,7 @@
 Rows are published methods as settings of the one `treat`, on the tiny FLUX; the judge, which nothing was
 trained against, counts artifacts. Choices are made on validation prompts, figures on held-out ones. By
 default the rows, Focus-N-Fix against DRaFT, regions and guidance; `FULL=1` adds the long sections.
-Resumable: runs and images are kept (see `Keeper`). `ONLY=objectives` or `ONLY=memory` makes that section alone.
+Resumable: runs and images are kept (see `Keeper`). `ONLY=objectives` or `ONLY=memory` makes one section.
 """
 
 import os

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dataengine.treatment.tuning.objectives import region_mask
 
 from dataengine.clinic.oracles import Teacher, load_teacher
 from dataengine.clinic.parts import materialise
@@ -25,6 +24,7 @@ from dataengine.treatment.config import RegionConfig, RewardConfig, SamplingConf
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.guided_sampling.config import GuidanceConfig, SafeConfig
 from dataengine.treatment.guided_sampling.guidance import make_guides
+from dataengine.treatment.objectives.region import region_mask
 from dataengine.treatment.sampling.sampler import as_tensor, generate
 from tests.bench.harness import Figure, bootstrap, curve, device, figure, full, quick
 from tests.bench.source_hash import state_hash, weights_hash

@@ -3,6 +3,7 @@
 All of it is kept by `KEEPER`, each run under its settings and the weights that it began with.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -38,6 +39,7 @@ from dataengine.treatment.config import (
     TreatmentConfig,
 )
 from dataengine.treatment.families.loading import load_family
+from dataengine.treatment.objectives.preference import PreferencePairs
 from dataengine.treatment.sampling.sampler import as_tensor, generate
 from dataengine.treatment.tuning.estimate import preflight
 from dataengine.treatment.tuning.trainer import treat
@@ -208,6 +210,7 @@ def run_treatment(
     detector: NetworkDetector | None = None,
     start: Path | None = None,
     every: int = SIZES.every,
+    pairs: PreferencePairs | None = None,
 ) -> TreatmentRun:
     """Run `config`, keeping the weights at regular points; from the LoRA `start`, where one is given."""
     base, detector = base or clinic.flux, detector or clinic.detector
@@ -218,7 +221,7 @@ def run_treatment(
         "detector": state_hash(detector),
         "every": every,
         "prompts": clinic.treating,
-    }
+    } | ({} if pairs is None else {"pairs": pairs_hash(pairs)})
     folder = KEEPER.folder(f"runs/{name}", settings)
     ends = range(every, (updates or SIZES.updates) + 1, every)
     points, spent, used = {}, [], []
@@ -236,6 +239,7 @@ def run_treatment(
                 clinic.captions if offline else [],
                 None,
                 folder / "work",
+                pairs=pairs,
             )
             used.append((process_time() - began) / every)
             spent.append(result.figures.get("update_s", 0.0))
@@ -250,6 +254,15 @@ def run_treatment(
         json.loads((folder / f"{kind}.json").read_text()) for kind in ("seconds", "processor")
     )
     return TreatmentRun(name, base, points, history, seconds, processor)
+
+
+def pairs_hash(pairs: PreferencePairs) -> str:
+    """A digest of the pairs' pixels and prompts."""
+    found = hashlib.sha256("\n".join(pairs.prompts).encode())
+    for arrays in (pairs.winners, pairs.losers, pairs.masks):
+        for each in arrays:
+            found.update(each.tobytes())
+    return found.hexdigest()[:16]
 
 
 def config_facts(config: TreatmentConfig) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dataengine.diagnosis.detector import Detector
@@ -21,7 +20,14 @@ from dataengine.treatment.config import Precision
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.guided_sampling.config import CorrectionConfig
-from dataengine.treatment.sampling.sampler import Step, Stepper, Steppers, denoise, with_eta
+from dataengine.treatment.sampling.sampler import (
+    Step,
+    Stepper,
+    Steppers,
+    denoise,
+    mask_on_latents,
+    with_eta,
+)
 from dataengine.treatment.sampling.trajectory import FEWEST_FRAMES, frames_of, watched_steps
 
 STREAM = 0xA5CED
@@ -206,9 +212,3 @@ class Corrector:
                 self._noise[row] = torch.Generator().manual_seed(int(mixed))
             rows.append(torch.randn(like.shape[1:], generator=self._noise[row]))
         return torch.stack(rows).to(like)
-
-
-def mask_on_latents(mask: Tensor, like: Tensor) -> Tensor:
-    """Resize a bool mask NHW of any size to the grid of NCHW latents: a latent is inside if any of its pixels
-    is."""
-    return F.adaptive_max_pool2d(mask[:, None].float(), like.shape[-2:])[:, 0] > 0

@@ -15,11 +15,10 @@ from dataengine.treatment.config import Precision
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.guided_sampling.config import GuidanceConfig, SafeConfig
-from dataengine.treatment.guided_sampling.correction import mask_on_latents
 from dataengine.treatment.guided_sampling.safe_latent import SafeGuide
 from dataengine.treatment.objectives.region import region_mask
 from dataengine.treatment.objectives.rewards import reward_loss
-from dataengine.treatment.sampling.sampler import Step, Steppers, denoise
+from dataengine.treatment.sampling.sampler import Step, Steppers, denoise, mask_on_latents
 
 REFERENCE = 16 * 128 * 128
 """Number of values of FLUX's latents at 1024 × 1024, for which λ is given."""

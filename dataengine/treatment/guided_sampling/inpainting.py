@@ -17,8 +17,14 @@ from dataengine.records import Report, no_report
 from dataengine.treatment.config import Precision, SamplingConfig
 from dataengine.treatment.families.diffusion import Conditioning, Schedule, add_noise, broadcast_level
 from dataengine.treatment.families.family import GeneratorFamily
-from dataengine.treatment.guided_sampling.correction import mask_on_latents
-from dataengine.treatment.sampling.sampler import Step, Stepper, as_tensor, denoise, generate
+from dataengine.treatment.sampling.sampler import (
+    Step,
+    Stepper,
+    as_tensor,
+    denoise,
+    generate,
+    mask_on_latents,
+)
 
 STREAM = 0x1A9A17
 """Separates the noise of the known part from the initial noise of images."""

@@ -1,1 +1,1 @@
-"""The objectives of treatment: scalars to minimise, which are summed."""
+"""The objectives of treatment, one file each: scalars to minimise, which are summed."""

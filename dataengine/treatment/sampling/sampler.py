@@ -268,3 +268,9 @@ def crop_and_resize(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     if (rows, columns) == size:
         return cut
     return F.interpolate(cut, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+
+
+def mask_on_latents(mask: Tensor, like: Tensor) -> Tensor:
+    """Resize a bool mask NHW of any size to the grid of NCHW latents: a latent is inside if any of its pixels
+    is."""
+    return F.adaptive_max_pool2d(mask[:, None].float(), like.shape[-2:])[:, 0] > 0

@@ -16,6 +16,7 @@ from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.diffusion import Conditioning
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.objectives.batch import GeneratedBatch, confidence_maps
+from dataengine.treatment.objectives.direct import direct_align, known_noise
 from dataengine.treatment.objectives.region import region_mask
 from dataengine.treatment.objectives.registry import active_objectives
 from dataengine.treatment.objectives.rewards import open_rewards
@@ -147,6 +148,9 @@ class Batches:
     ) -> Callable[[Callable[[], None] | None], Tensor]:
         """Sample from this noise to clean latents, with gradient through the steps by `truncation`."""
         config, last = self.config, self.config.grad_steps
+        if config.truncation == "direct":
+            known = known_noise(self.family, config.direct, len(noise), rng)
+            return partial(direct_align, self.family, conditioning, noise, config.sampling, known)
         if config.truncation == "single":
             at = config.sampling.steps - 1 - int(torch.randint(last, (), generator=rng))
             return partial(predict_clean, self.family, conditioning, noise, config.sampling, at)

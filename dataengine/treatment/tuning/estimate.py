@@ -28,6 +28,7 @@ from dataengine.treatment.objectives.batch import confidence_maps
 from dataengine.treatment.objectives.nft import nft_loss
 from dataengine.treatment.objectives.offline import offline_loss
 from dataengine.treatment.objectives.pixel import all_pixels
+from dataengine.treatment.objectives.preference import PairBatch, localized_preference
 from dataengine.treatment.objectives.registry import active_objectives
 from dataengine.treatment.sampling.sampler import autocast, denoise, guidance_of, size_of
 from dataengine.treatment.tuning.weightless import family_without_weights
@@ -154,16 +155,21 @@ def estimate(
     lora = family.adapter.parameters()
     for weight in lora.values():
         weight.requires_grad_(True)
-    steps, tracked = config.sampling.steps, 1 if config.truncation == "single" else config.grad_steps
-    parts: list[tuple[_Part, float]] = []
+    steps = config.sampling.steps
+    tracked = 1 if config.truncation in ("single", "direct") else config.grad_steps
+    # Direct-Align's prediction comes after the whole chain.
+    untracked = steps if config.truncation == "direct" else steps - tracked
     drawn = _simulate(lambda: _forward(config, family))
-    if active_objectives(config) or config.nft is None:
+    parts: list[tuple[_Part, float]] = []
+    if active_objectives(config):
         treated = _simulate(lambda: _treated(config, family, detector, tracked), lora)
-        parts += [(drawn, float(steps - tracked)), (treated, 1.0)]
+        parts += [(treated, 1.0), (drawn, float(untracked))]
     if config.nft is not None:
         parts += _forward_process(config, config.nft, family, detector, lora)
     if config.regularised(family.distilled):
         parts.append((_simulate(lambda: _regularised(config, family), lora), 1.0))
+    if config.preference is not None:
+        parts.append((_simulate(lambda: _preferred(config, family), lora), 1.0))
     if config.region is not None:
         parts += [(drawn, float(steps)), (_simulate(lambda: _decoded(config, family, detector)), 1.0)]
     weights = stored_weights(family, config.offload, bits) + size_of_weights(detector)
@@ -172,10 +178,10 @@ def estimate(
     weights += (OPTIMIZER + copies) * sum(weight.numel() for weight in lora.values())
     return Estimate(
         weights_bytes=weights,
-        activations_bytes=max(part.peak for part, _ in parts),
+        activations_bytes=max((part.peak for part, _ in parts), default=0),
         flops=config.accumulation * sum(part.flops * times for part, times in parts),
         calls=int(config.accumulation * sum(part.calls * times for part, times in parts)),
-        saved_bytes=max(part.saved for part, _ in parts),
+        saved_bytes=max((part.saved for part, _ in parts), default=0),
     )
 
 
@@ -303,6 +309,21 @@ def _regularised(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
     conditioning = family.blank_conditioning(len(latents))
     with _offloading() if "activations" in config.offload else nullcontext():
         return offline_loss(family, latents, conditioning, config.offline, rng, config.sampling.precision)
+
+
+def _preferred(config: TreatmentConfig, family: GeneratorFamily) -> Tensor:
+    assert config.preference is not None
+    latents, rng = _noise(config, family), torch.Generator()
+    pairs = PairBatch(
+        winners=latents,
+        losers=latents,
+        cells=torch.ones_like(latents[:, 0]),
+        conditioning=family.blank_conditioning(len(latents)),
+    )
+    # Training times do not change what is allocated.
+    settings = config.preference.model_copy(update={"times": "uniform"})
+    with _offloading() if "activations" in config.offload else nullcontext():
+        return localized_preference(family, pairs, settings, config.sampling, nullcontext, rng)
 
 
 def _offloading() -> Any:

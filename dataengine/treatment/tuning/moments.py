@@ -264,7 +264,7 @@ def _text(network: Any, tokens: Tensor) -> Tensor:
 
 
 def _encoding_images(config: TreatmentConfig, family: GeneratorFamily) -> int:
-    if config.offline is None:
+    if config.offline is None and config.preference is None:
         return 0
     height, width = size_of(family, config.sampling)
     return simulate(lambda: family.encode_images(torch.empty(config.sampling.batch, 3, height, width)).sum())

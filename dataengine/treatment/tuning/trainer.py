@@ -28,6 +28,7 @@ from dataengine.records import Report, no_report, not_pausing
 from dataengine.treatment.config import TreatmentConfig
 from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.lora import weights_file
+from dataengine.treatment.objectives.preference import PreferencePairs
 from dataengine.treatment.objectives.registry import active_objectives
 from dataengine.treatment.sampling.sampler import as_tensor, draw, encode
 from dataengine.treatment.tuning import progress as progress_file
@@ -36,6 +37,7 @@ from dataengine.treatment.tuning.encoded import RowOrder, Rows, encode_rows
 from dataengine.treatment.tuning.forward import ForwardProcess, NormWatch
 from dataengine.treatment.tuning.memory import fitting, free_memory, record_failure
 from dataengine.treatment.tuning.moments import advice
+from dataengine.treatment.tuning.preference import on_pairs
 from dataengine.treatment.tuning.progress import STEPS_BACK, Parts, Progress, guard_figures, seed_of
 from dataengine.treatment.tuning.regularisation import Regularisation, on_images, on_own_trajectories
 from dataengine.treatment.tuning.sharing import COMFYUI, to_comfyui
@@ -85,6 +87,7 @@ def treat(
     report: Report = no_report,
     watch: Watch | None = None,
     pausing: Callable[[], bool] = not_pausing,
+    pairs: PreferencePairs | None = None,
 ) -> TreatmentResult:
     """Train the family's LoRA until the updates are done or the guard stops it; resumes the run in `work`.
 
@@ -93,9 +96,9 @@ def treat(
     the family has the kept weights, and `work` holds `lora/` and `history.json`. Prompts beyond the
     generator's limit are truncated, with a warning that names them. `detector` may be None if neither
     objectives nor checkpoints need it. `watch` gets the images that the guard measures. `pausing` is called
-    after every update, in a run of one process.
+    after every update, in a run of one process. `pairs` are those of the localized preference.
 
-    Raises `ConfigRefused` for missing prompts or images and for a detector that does not support the
+    Raises `ConfigRefused` for missing prompts, images or pairs and for a detector that does not support the
     generator's size, `NonFinite` before a non-finite value reaches the weights (the state is saved first),
     `NothingLearned` when no gradient reached the LoRA, `OutOfMemory` with settings that need less (the last
     checkpoint is kept; resumed, the run saves memory by itself, see `memory.fitting`), `Paused` after a
@@ -117,6 +120,7 @@ def treat(
             report,
             watch,
             pausing,
+            pairs,
             given=config,
         ).go()
     except (RuntimeError, MemoryError) as error:
@@ -144,6 +148,7 @@ class _Run:
         report: Report,
         watch: Watch | None = None,
         pausing: Callable[[], bool] = not_pausing,
+        pairs: PreferencePairs | None = None,
         *,
         given: TreatmentConfig,
     ) -> None:
@@ -157,6 +162,9 @@ class _Run:
         encoded = self._encoded_prompts(prompts)
         self.batches = Batches(config, family, detector, prompts, self._tick, encoded)
         self.regularisation = self._regularisation(clean_images, clean_captions)
+        told = partial(self._tell, "encoding pairs")
+        reference = self.batches.as_given
+        self.preference = on_pairs(config, family, pairs, reference, self.work / ENCODED, told)
         # The untreated images are generated before any weights are restored.
         self.guarded = encode(family, guard.prompts) if guard else None
         self.untreated = self._guard_images() if guard else None
@@ -333,6 +341,10 @@ class _Run:
             with self._activations():
                 loss = self.regularisation(batch, rng)
             values |= self._backward({"offline": self.config.offline.gamma * loss})
+        if self.preference is not None:
+            with self._activations():
+                loss = self.preference(batch, rng)
+            values |= self._backward({"preference": loss})
         return values
 
     def _backward(self, terms: dict[str, Tensor]) -> dict[str, float]:
@@ -376,7 +388,8 @@ class _Run:
         if config.offline is None:
             return None
         if not config.regularised(self.family.distilled):
-            if not active_objectives(config) and config.nft is None:
+            without = config.nft is None and config.preference is None
+            if without and not active_objectives(config):
                 raise ConfigRefused(WITHOUT_OFFLINE + "; give pixel a weight, or set offline_distilled")
             warnings.warn(WITHOUT_OFFLINE, stacklevel=2)
             return None

@@ -50,13 +50,16 @@ TREATMENTS: dict[str, Callable[[], TreatmentConfig]] = {
     "Focus-N-Fix with the detector as its reward": published.focus_n_fix_on_detector,
     "DiffusionNFT with the detector as its reward": published.diffusion_nft_on_detector,
     "DiffusionNFT with a weight per latent cell": published.diffusion_nft_cells,
+    "Direct-Align with the detector as its reward": published.direct_align_on_detector,
+    "Localized preference": published.localized_preference,
 }
-"""Published objectives on the detector's maps, by display name."""
+"""Published objectives on the detector's maps, or on pairs, by display name."""
 
 REWARDED: dict[str, Callable[..., TreatmentConfig]] = {
     "DRaFT": published.draft,
     "AlignProp": published.align_prop,
     "ReFL": published.refl,
+    "Direct-Align": published.direct_align,
     "Focus-N-Fix": published.focus_n_fix,
     "Focus-N-Fix, safety": published.focus_n_fix_safety,
     "Focus-N-Fix, misalignment": published.focus_n_fix_misalignment,

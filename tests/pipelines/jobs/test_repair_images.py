@@ -11,7 +11,7 @@ from dataengine.curation.config import MiningConfig
 from dataengine.errors import ConfigRefused, Conflict, NotFound, Paused
 from dataengine.masks import pack_label_map
 from dataengine.records import Image, Label
-from pipelines.jobs.repair_images import mask_of_repair, repair_images, repair_job
+from pipelines.jobs.repair_images import repair_images, repair_job
 from pipelines.jobs.selections import categorize_images, diagnose_images, mine_images, pseudo_label_images
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import read_pixels
@@ -28,6 +28,7 @@ from pipelines.worker.handlers import JOBS
 from storage.maintenance.erase import erase_images
 from storage.queries.datasets import benchmark_candidates
 from storage.queries.overview import overview
+from storage.queries.repairs import mask_of_repair
 from storage.workspace import Workspace
 from tests.pipelines.repair.world import RUN, add_image, make_context, scene
 

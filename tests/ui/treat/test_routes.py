@@ -178,7 +178,7 @@ def test_a_preset_with_the_detector_as_its_reward_says_so(engineer: TestClient) 
     on_detector = {
         name for name, one in offered.items() if one["tuning"]["region"] or one["tuning"]["decay"] == "sqrt"
     } - set(REWARDED)
-    assert len(on_detector) == 2 and all(
+    assert len(on_detector) == 3 and all(
         name.endswith("with the detector as its reward") for name in on_detector
     )
     for name in on_detector:

@@ -17,6 +17,8 @@ const FIRST = ["generator", "detector", "name", "prompts", "judge", "tuning.rewa
 const UNUSED = {
   "tuning.pixel.pixels": ({ tuning }) => tuning.pixel.weight === 0,
   "tuning.pixel.above": ({ tuning }) => tuning.pixel.weight === 0 || tuning.pixel.pixels !== "above",
+  ...Object.fromEntries(["lowest", "highest", "step", "discount"].map((name) => [`tuning.direct.${name}`, ({ tuning }) => tuning.truncation !== "direct"])),
+  "tuning.grad_steps": ({ tuning }) => tuning.truncation === "direct",
   "tuning.offline_distilled": ({ tuning }) => tuning.offline === null || tuning.offline.targets === "own",
   "tuning.offline.times": ({ tuning }) => tuning.offline?.targets === "own",
   "tuning.paired": ({ tuning }) => tuning.offline === null,
@@ -32,7 +34,7 @@ const groups = (guard) => [
   { name: "guard: detail", figures: ["guard_detail"], limits: guard?.detail, label: "update" },
   { name: "guard: diversity", figures: ["guard_diversity"], limits: guard?.diversity, label: "update" },
   { name: "guard: attributes", figures: ["guard_attributes"], limits: guard?.attributes, label: "update" },
-  { name: "loss", figures: ["loss", "offline", "region"], label: "update" },
+  { name: "loss", figures: ["loss", "offline", "region", "preference"], label: "update" },
   { name: "gradient", figures: ["grad_norm"], label: "update" },
 ];
 

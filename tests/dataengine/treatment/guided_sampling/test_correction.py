@@ -11,8 +11,8 @@ from dataengine.errors import ConfigRefused
 from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.guided_sampling.config import CorrectionConfig
-from dataengine.treatment.guided_sampling.correction import Corrector, make_correctors, mask_on_latents
-from dataengine.treatment.sampling.sampler import denoise, generate
+from dataengine.treatment.guided_sampling.correction import Corrector, make_correctors
+from dataengine.treatment.sampling.sampler import denoise, generate, mask_on_latents
 from dataengine.treatment.sampling.trajectory import Recorder
 from tests.dataengine.treatment.tiny import PROMPTS
 
