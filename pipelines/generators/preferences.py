@@ -216,8 +216,8 @@ def gather_pairs(
         with workspace.catalog(read_only=True) as catalog:
             search = find_pairs(catalog, config, detector_id, held_out)
         _leave_out_by_region(context, search, config)
-        ids = [[pair.winner.id, pair.loser.id, pair.source] for pair in search.pairs]
-        stored = {"pairs": ids, "left_out": dict(search.left_out)}
+        chosen = [[pair.winner.id, pair.loser.id, pair.source] for pair in search.pairs]
+        stored = {"pairs": chosen, "left_out": dict(search.left_out)}
         files.put(run, PAIRS, stored)
     with workspace.catalog(read_only=True) as catalog:
         ids = [id for winner, loser, _ in stored["pairs"] for id in (winner, loser)]

@@ -305,11 +305,13 @@ class _Run:
     def _require_learning(self, norm: float) -> None:
         """Detects a LoRA without gradient, for example by gradient checkpointing over frozen inputs.
 
-        Checked once, at the first update with a loss: if no pixel counts there is no gradient.
+        Checked once, at the first update with a loss: if no pixel counts there is no gradient. A resumed run
+        may have come to where no pair is left to learn from.
         """
         second = [weight for name, weight in self.weights.items() if "lora_B" in name]
         moved = sum(float(weight.detach().norm()) for weight in second)
-        if not moved > 0 or not norm > 0:
+        learned = norm > 0 or any(row["grad_norm"] > 0 for row in self.state.history)
+        if not moved > 0 or not learned:
             raise NothingLearned(
                 f"the first update did not change the LoRA (gradient norm {norm:.3g}); "
                 "check that its target layers are used in the steps with gradient"
