@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 from dataengine.errors import WorkspaceUnusable
 from storage.engine import connect_for_reading
 
-REVISION = "0018"
+REVISION = "0019"
 """The newest migration; a catalog at another one is older (upgraded) or newer (refused)."""
 SCRIPTS = Path(__file__).with_name("migrations")
 
