@@ -17,7 +17,7 @@ MOST_FILES = 25
 ORDER = {
     "": "dataengine storage pipelines ui app",
     "dataengine": "errors outgoing devices licences bounds safetensors_header model_files durable csv_files "
-    "statistics masks images records config injection curation quality diagnosis treatment clinic "
+    "statistics masks images records defects config injection curation quality diagnosis treatment clinic "
     "integrations api",
     "dataengine/integrations": "rewards diffusers_callbacks comfyui",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "

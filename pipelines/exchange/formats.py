@@ -85,6 +85,12 @@ FORMATS: dict[str, ImportFormat] = {
         what="SynthScars as published",
         expects="train/ and test/ with annotations/ and images/",
     ),
+    "sdg": ImportFormat(
+        reader="defects:read_defects",
+        what="boxes with type, reason and importance, SDG-30K as published",
+        expects="a .jsonl or .json file of rows, or a folder with annotations/; --coordinates says how boxes "
+        "are written",
+    ),
     "label-studio": ImportFormat(
         reader="label_studio:read_label_studio",
         what="Label Studio's JSON export",

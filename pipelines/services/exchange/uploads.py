@@ -24,6 +24,7 @@ from dataengine.bounds import (
     UPLOAD_NAME,
     UPLOAD_PIECE,
 )
+from dataengine.defects import COORDINATES
 from dataengine.errors import AccessDenied, ClinicError, Conflict, InputRefused, NotFound, Unavailable
 from dataengine.records import AuditEvent, Job, Source, Upload, UploadedFile, UploadPart, now
 from pipelines.exchange.formats import FORMATS
@@ -57,6 +58,7 @@ class ImportSettings(RequestBody):
     generator: Name | None = None
     one_class: str = Field(default="", max_length=200)
     classes: dict[str, str] = Field(default={}, max_length=200)
+    coordinates: str = Field(default="", max_length=20)
     clean: bool = False
     partial: bool = False
     update: bool = False
@@ -80,6 +82,11 @@ def import_formats() -> list[dict[str, str]]:
         {"name": name, "what": FORMATS[name].what, "expects": FORMATS[name].expects}
         for name in ARCHIVE_FORMATS
     ]
+
+
+def box_coordinates() -> tuple[str, ...]:
+    """The ways in which the numbers of a box can be meant."""
+    return tuple(COORDINATES)
 
 
 def start_upload(workspace: Workspace, owner: str, total: int = 0) -> Upload:
