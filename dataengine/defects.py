@@ -1,4 +1,4 @@
-"""Structured defects of an image: where (a box), what (a type), why (a reason), how much it matters (importance).
+"""Structured defects of an image: where (a box), what (a type), why (a reason), and the importance of it.
 
 SDG (Zhang et al. 2026, "Where, What, Why, and Importance", arXiv:2606.06113) describes each defect by these
 four. A box's coordinates are pixels, shares of the image, or thousandths of it, x or y first; which one is

@@ -56,7 +56,8 @@ def with_regions(
     """
     if not payloads or answer.label_map is None:
         return answer
-    regions, wrong = regions_of(payloads, *answer.label_map.shape, values)
+    height, width = answer.label_map.shape
+    regions, wrong = regions_of(payloads, height, width, values)
     kept = marked_regions(regions, answer.label_map)
     wrong += [f"a region {one.box} marks nothing" for one in regions if one not in kept]
     return replace(answer, regions=kept, left_out=(*answer.left_out, *wrong))

@@ -291,7 +291,8 @@ def _answers(
     by_author: dict[str, list[dict[str, Any]]] = {}
     for one in annotations:
         by_author.setdefault(str(one.get("author") or _author(options)), []).append(one)
-    said = image.get("regions") if isinstance(image.get("regions"), dict) else {}
+    given_regions = image.get("regions")
+    said = given_regions if isinstance(given_regions, dict) else {}
     for author, mine in by_author.items():
         yield with_regions(_answer(author, mine, height, width), said.get(author), values)
     given = image.get("clean_by")

@@ -1,4 +1,4 @@
-"""Read structured defects: boxes with type, reason and importance, as SDG-30K publishes them (arXiv:2606.06113).
+"""Read structured defects: boxes with type, reason and importance, as SDG-30K (arXiv:2606.06113) has them.
 
 A file of JSON lines, a JSON list, or an object with such a list holds a row for each image. How the boxes'
 numbers are meant is stated by the row, the file or `--coordinates`; it is never guessed.
@@ -147,7 +147,7 @@ def _images(file: Path) -> Path:
 
 
 def _note(payload: Mapping[str, Any], file: Path) -> Note:
-    """What the row says of its image. Its split is what it says, or the file's name: test is our benchmark."""
+    """What the row says of its image; its split is else the file's name, and test is our benchmark."""
     said = payload.get("split")
     split = split_named(said) if isinstance(said, str) and said else split_named(file.stem)
     row = with_prompt(payload)
