@@ -50,18 +50,13 @@ def register_boxes(
 
     Raises `ConfigRefused` for what is no endpoint or no such coordinates.
     """
-    from pydantic import ValidationError
-
     from dataengine.curation.config import BoxesConfig
     from dataengine.curation.endpoints import Endpoint
-    from pipelines.detectors import vlm_boxes
+    from dataengine.defects import coordinates_named
 
     Endpoint(model)
-    try:
-        given = {"coordinates": coordinates} if coordinates else {}
-        config = BoxesConfig.model_validate({"model": model, **given})
-    except ValidationError as error:
-        raise ConfigRefused(error.errors()[0]["msg"]) from None
+    given = {"coordinates": coordinates} if coordinates and coordinates_named(coordinates) else {}
+    config = BoxesConfig.model_validate({"model": model, **given})
     return vlm_boxes.get_or_register_detector(workspace, config, name)
 
 

@@ -75,8 +75,10 @@ def test_it_is_refused_where_a_gradient_or_weights_are_needed(
     assert detector_check(context.workspace, version, gradient=False).verdict == "warn"
     assert TreatmentConfig().needs_detector_gradient
     assert not TreatmentConfig(pixel=PixelConfig(weight=0)).needs_detector_gradient
+    with context.workspace.catalog(read_only=True) as catalog:
+        seen = catalog.detectors.champion_id()
     with pytest.raises(ConfigRefused, match="cannot be champion"):
-        promote_detector(context.workspace, version.id, "ada", "", None)
+        promote_detector(context.workspace, version.id, "ada", "", seen)
     detector = BoxDetector(BoxesConfig(model=server.url))
     with pytest.raises(ModelRefused, match="has no gradient"):
         detector.confidence(torch.zeros(1, 3, 8, 8, requires_grad=True))
