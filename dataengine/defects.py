@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dataengine.errors import ConfigRefused, InputRefused
+from dataengine.coordinates import COORDINATES, Coordinates
+from dataengine.errors import InputRefused
 from dataengine.masks import Confidence, LabelMap
 from dataengine.records import Region
 
@@ -28,33 +29,6 @@ TYPE_KEYS = ("type", "label")
 REASON_KEYS = ("reason", "description", "desc")
 LIST_KEYS = ("defects", "boxes")
 """Names that a box, its type, its reason, and the list of an image's defects go by."""
-
-
-class Coordinates(NamedTuple):
-    """How the four numbers of a box are meant."""
-
-    scale: float | None
-    """What the image's side is called; None for pixels."""
-    rows_first: bool
-    """Whether the order is y, x, y, x."""
-
-
-COORDINATES = {
-    "pixels": Coordinates(None, False),
-    "pixels-yx": Coordinates(None, True),
-    "0-1": Coordinates(1.0, False),
-    "0-1-yx": Coordinates(1.0, True),
-    "0-1000": Coordinates(1000.0, False),
-    "0-1000-yx": Coordinates(1000.0, True),
-}
-"""By name. `-yx` is the order [top, left, bottom, right], the others are [left, top, right, bottom]."""
-
-
-def coordinates_named(name: str) -> Coordinates:
-    """The coordinates of that name. Raises `ConfigRefused`."""
-    if name not in COORDINATES:
-        raise ConfigRefused(f"coordinates {name!r} are unknown; state one of {', '.join(COORDINATES)}")
-    return COORDINATES[name]
 
 
 class Defect(NamedTuple):

@@ -12,17 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from dataengine.coordinates import Coordinates, coordinates_named
 from dataengine.curation.config import BoxesConfig
 from dataengine.curation.endpoints import QUOTED, Endpoint, NoAnswer, image_part, without_thoughts
-from dataengine.defects import (
-    LIST_KEYS,
-    MAX_DEFECTS,
-    Coordinates,
-    Defect,
-    coordinates_named,
-    json_values,
-    read_defect,
-)
+from dataengine.defects import LIST_KEYS, MAX_DEFECTS, Defect, json_values, read_defect
 from dataengine.errors import ImageRefused, InputRefused, ServiceAbsent
 
 MOST_REFUSED = 8

@@ -18,8 +18,7 @@ FORMATS_OUT = ("folder", "masks", "coco", "fiftyone", "label-studio", "yolo", "h
 
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
-    from pipelines.exchange.formats import FORMATS
-    from pipelines.services.exchange.uploads import box_coordinates
+    from pipelines.exchange.formats import BOX_COORDINATES, FORMATS
 
     formats = ", ".join(f"{name} ({one.what}: {one.expects})" for name, one in FORMATS.items())
     parser.add_argument("path", help="a folder, a file, a .zip, or hf://OWNER/NAME")
@@ -65,7 +64,7 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--coordinates",
-        choices=box_coordinates(),
+        choices=BOX_COORDINATES,
         default="",
         help="how the numbers of boxes are meant, for format sdg: pixels, shares of the image, or "
         "thousandths of it; -yx is the order top, left, bottom, right",

@@ -168,7 +168,7 @@ def estimated(call: Call) -> Any:
 
 
 def detectors_arguments(parser: argparse.ArgumentParser) -> None:
-    from pipelines.services.exchange.uploads import box_coordinates
+    from pipelines.exchange.formats import BOX_COORDINATES
 
     parser.add_argument(
         "--add",
@@ -178,7 +178,7 @@ def detectors_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--coordinates",
-        choices=box_coordinates(),
+        choices=BOX_COORDINATES,
         default="",
         help="for a URL: what the numbers of its boxes mean (default: 0-1000)",
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataengine.coordinates import COORDINATES
 from dataengine.csv_files import CsvTable
 from dataengine.errors import InputRefused
 from dataengine.records import Report, no_report
@@ -98,6 +99,9 @@ FORMATS: dict[str, ImportFormat] = {
     ),
 }
 """Import formats by name."""
+
+BOX_COORDINATES = tuple(COORDINATES)
+"""What the numbers of a box can mean."""
 
 
 def import_dataset(

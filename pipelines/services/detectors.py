@@ -50,9 +50,9 @@ def register_boxes(
 
     Raises `ConfigRefused` for what is no endpoint or no such coordinates.
     """
+    from dataengine.coordinates import coordinates_named
     from dataengine.curation.config import BoxesConfig
     from dataengine.curation.endpoints import Endpoint
-    from dataengine.defects import coordinates_named
 
     Endpoint(model)
     given = {"coordinates": coordinates} if coordinates and coordinates_named(coordinates) else {}

@@ -14,15 +14,8 @@ from typing import Any
 import numpy as np
 
 from dataengine.bounds import IMAGE_BYTES, check_drawn
-from dataengine.defects import (
-    COORDINATES,
-    LIST_KEYS,
-    MAX_DEFECTS,
-    Coordinates,
-    coordinates_named,
-    marked_regions,
-    read_defect,
-)
+from dataengine.coordinates import COORDINATES, Coordinates, coordinates_named
+from dataengine.defects import LIST_KEYS, MAX_DEFECTS, marked_regions, read_defect
 from dataengine.errors import InputRefused, MaskRefused
 from dataengine.records import Region
 from pipelines.exchange.import_options import ImportOptions

@@ -24,10 +24,9 @@ from dataengine.bounds import (
     UPLOAD_NAME,
     UPLOAD_PIECE,
 )
-from dataengine.defects import COORDINATES
 from dataengine.errors import AccessDenied, ClinicError, Conflict, InputRefused, NotFound, Unavailable
 from dataengine.records import AuditEvent, Job, Source, Upload, UploadedFile, UploadPart, now
-from pipelines.exchange.formats import FORMATS
+from pipelines.exchange.formats import BOX_COORDINATES, FORMATS
 from pipelines.services.exchange.datasets import ImportRequest, import_data
 from pipelines.services.jobs import request_job
 from pipelines.services.queue import fresh_id
@@ -76,17 +75,17 @@ class ImportSettings(RequestBody):
         return ImportRequest(path=path, **self.model_dump(exclude={"format"}), format=format)
 
 
+def box_coordinates() -> tuple[str, ...]:
+    """What the numbers of a box can mean, for the form."""
+    return BOX_COORDINATES
+
+
 def import_formats() -> list[dict[str, str]]:
     """What a registered folder or an archive may hold, with a short description."""
     return [
         {"name": name, "what": FORMATS[name].what, "expects": FORMATS[name].expects}
         for name in ARCHIVE_FORMATS
     ]
-
-
-def box_coordinates() -> tuple[str, ...]:
-    """The ways in which the numbers of a box can be meant."""
-    return tuple(COORDINATES)
 
 
 def start_upload(workspace: Workspace, owner: str, total: int = 0) -> Upload:

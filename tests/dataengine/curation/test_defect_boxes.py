@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dataengine.coordinates import COORDINATES
 from dataengine.curation.config import BoxesConfig, EndpointConfig
 from dataengine.curation.defect_boxes import MOST_REFUSED, BoxesRefused, DefectLocator, defects_in
-from dataengine.defects import COORDINATES, importance_map
+from dataengine.defects import importance_map
 from dataengine.errors import InputRefused, ServiceAbsent
 from tests.dataengine.boxes_server import boxes_server
 
