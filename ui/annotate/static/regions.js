@@ -147,7 +147,7 @@ export class RegionNotes {
   }
 
   row(component, note, at) {
-    const name = `Region ${at + 1}, ${this.names[component.value - 1] ?? `class ${component.value}`}`;
+    const kind = this.names[component.value - 1] ?? `class ${component.value}`, name = `Region ${at + 1}, ${kind}`;
     const edit = () => {
       if (!this.notes.includes(note)) this.notes.push(note);
       this.changed();
@@ -162,14 +162,15 @@ export class RegionNotes {
         }
       } });
     importance.value = note.importance ?? "";
-    const reason = h("input", { type: "text", maxlength: MOST_REASON, autocomplete: "off", placeholder: "What is broken?", "data-field": `reason-${at}`, "aria-label": `${name}: reason`,
+    const reason = h("input", { type: "text", class: "reason", maxlength: MOST_REASON, autocomplete: "off", placeholder: "What is broken?", "data-field": `reason-${at}`, "aria-label": `${name}: reason`,
       oninput: ({ target }) => {
         note.reason = target.value;
         edit();
       } });
     reason.value = note.reason;
     return h("li", { onfocusin: () => this.point(component.box), onfocusout: () => this.point(null), onpointerenter: () => this.point(component.box), onpointerleave: () => this.point(null) },
-      h("span", { class: "swatch", style: { background: `rgb(${classColour(component.value)})` } }), h("span", { class: "number", "aria-hidden": "true" }, at + 1), importance, reason);
+      h("span", { class: "swatch", style: { background: `rgb(${classColour(component.value)})` } }), h("span", { class: "number", "aria-hidden": "true" }, at + 1),
+      h("span", { class: "name", "aria-hidden": "true" }, kind), importance, reason);
   }
 
   // Turns the setting on and goes to the first field.
