@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from dataengine.config import Config, Location
 from dataengine.curation.config import (
+    BoxesConfig,
     HardCategoryConfig,
     MiningConfig,
     PromptWriterConfig,
@@ -102,6 +103,12 @@ class DiagnoseConfig(Config):
     detector; {"model": "FOLDER, HUB ID OR URL"} asks the paper's best question. To let the verdicts influence
     which images are annotated, name that detector in `mine.second_detector` and set `mine.disagreement`
     above 0."""
+
+    boxes: BoxesConfig | None = None
+    """Also ask a vision-language model for boxes with type, reason and importance (SDG), and store their maps
+    as predictions of a separate detector; {"model": "URL"} uses the defaults. An image of which it gives no
+    usable boxes is counted and left out. Name that detector in `mine.second_detector` to let it influence
+    which images are annotated."""
 
 
 class CategorizeConfig(Config):

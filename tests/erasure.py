@@ -116,6 +116,7 @@ def _rows(
         base = {"image_id": image, "author": author, "revision": revision, "label_map": blob, "note": note}
         return {**base, "height": SIZE, "width": SIZE, "clean": False, "source": "person"} | {
             "lead_seconds": 1.0,
+            "regions": ((1, (2, 0, 9, SIZE), note, 50),) if note else (),
             **at,
         }
 
@@ -161,7 +162,10 @@ def _rows(
             {"id": "c2", "image_id": second, "author": OTHER, "text": text, **at},
         ],
         "drafts": [
-            {"image_id": target, "author": PERSON, "label_map": _map(5), "seconds": 1.0, "saved": 1.0}
+            {"image_id": target, "author": PERSON, "label_map": _map(5), "regions": (), "seconds": 1.0,
+             "saved": 1.0},
+            {"image_id": third, "author": OTHER, "label_map": _map(5), "seconds": 1.0, "saved": 1.0,
+             "regions": ((1, (2, 0, 9, SIZE), text, None),)},
         ],
         "receipts": [
             {"author": PERSON, "key": "k", "digest": "d", "image_id": target, "revision": 1, **at}

@@ -17,8 +17,8 @@ MOST_FILES = 25
 ORDER = {
     "": "dataengine storage pipelines ui app",
     "dataengine": "errors outgoing devices licences bounds safetensors_header model_files state_dicts "
-    "durable csv_files statistics masks images records config injection curation quality diagnosis treatment "
-    "clinic integrations api",
+    "durable csv_files statistics coordinates masks images records defects config injection curation quality "
+    "diagnosis treatment clinic integrations api",
     "dataengine/integrations": "rewards diffusers_callbacks comfyui",
     "dataengine/clinic": "drawing flaws scenes subjects world lessons readers models vocabulary config "
     "training parts oracles build",

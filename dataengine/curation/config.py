@@ -166,6 +166,60 @@ class QuestionConfig(Config):
         return number
 
 
+WRITTEN_BOXES = {
+    "pixels": "[x1, y1, x2, y2] in pixels of the image",
+    "pixels-yx": "[y1, x1, y2, x2] in pixels of the image",
+    "0-1": "[x1, y1, x2, y2] as shares of the image's width and height, from 0 to 1",
+    "0-1-yx": "[y1, x1, y2, x2] as shares of the image's height and width, from 0 to 1",
+    "0-1000": "[x1, y1, x2, y2] on a grid of 0 to 1000 over the whole image",
+    "0-1000-yx": "[y1, x1, y2, x2] on a grid of 0 to 1000 over the whole image",
+}
+"""How a request describes each of `dataengine.defects.COORDINATES`."""
+
+
+class BoxesConfig(Config):
+    """A vision-language model that answers boxes, as a detector (SDG): its map is their importance."""
+
+    model: Annotated[str, Location(kind="vqa")] = Field(min_length=1)
+    """URL of an OpenAI-compatible endpoint with "#" and the model's name."""
+
+    coordinates: Literal["pixels", "pixels-yx", "0-1", "0-1-yx", "0-1000", "0-1000-yx"] = "0-1000"
+    """What the numbers of its boxes mean: pixels, shares of the image, or thousandths of it (Qwen3-VL and the
+    published SDG detector: 0-1000); -yx for the order top, left, bottom, right (Gemini)."""
+
+    request: str = (
+        "Find the visual artifacts of this generated image: malformed hands, faces or limbs, extra or "
+        "missing parts, warped geometry, melted or smeared texture, garbled text. Answer with a JSON list "
+        'alone, one object for each: {"bbox": […], "type": "artifact", "reason": "…", "importance": …}. '
+        "bbox is {coordinates}; reason says in one sentence what is broken; importance is a whole number "
+        "from 1 (hardly visible) to 100 (ruins the image). If nothing is broken, answer []."
+    )
+    """The request to the model; {coordinates} is filled in."""
+
+    ignored: tuple[str, ...] = ("misalignment",)
+    """Types of boxes that are no artifacts, such as what differs from the prompt."""
+
+    new_tokens: int = Field(default=4096, ge=16)
+    """Longest answer in tokens, the model's thoughts included."""
+
+    endpoint: EndpointConfig = EndpointConfig(timeout_seconds=180)
+    """Timeouts and retries of the endpoint."""
+
+    @property
+    def request_text(self) -> str:
+        """The request with the coordinates filled in; other braces stay as they are."""
+        return self.request.replace("{coordinates}", WRITTEN_BOXES[self.coordinates])
+
+    @field_validator("model")
+    @classmethod
+    def _endpoint(cls, model: str) -> str:
+        if not model.startswith(("http://", "https://")):
+            raise ValueError(
+                f"{model!r} is no endpoint; boxes come from one: write http://HOST:PORT/v1#MODEL"
+            )
+        return model
+
+
 class PromptWriterConfig(Config):
     """Prompt writing by a language model."""
 

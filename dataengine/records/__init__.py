@@ -48,7 +48,16 @@ from dataengine.records.images import (
     Source,
 )
 from dataengine.records.injections import INJECTION_KINDS, NO_START, InjectionKind
-from dataengine.records.labels import AND, DEFAULT_CLASSES, ERASED, Label, LabelClass, LabelSource, Review
+from dataengine.records.labels import (
+    AND,
+    DEFAULT_CLASSES,
+    ERASED,
+    Label,
+    LabelClass,
+    LabelSource,
+    Region,
+    Review,
+)
 from dataengine.records.models import (
     CLINIC,
     CLINIC_GENERATOR,
@@ -133,6 +142,7 @@ __all__ = [
     "PseudoLabel",
     "QueueItem",
     "QueueKind",
+    "Region",
     "Report",
     "Review",
     "Round",

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from dataengine.records.identity import now
+from dataengine.records.labels import Region
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,6 +14,7 @@ class Draft:
     image_id: str
     author: str
     label_map: bytes
+    regions: tuple[Region, ...] = ()
     seconds: float = 0.0
     saved: float = field(default_factory=now)
 

@@ -1,7 +1,7 @@
 """Records of labels and of their reviews."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dataengine.records.identity import now
 
@@ -38,6 +38,19 @@ class LabelClass:
     """No longer offered; labels that use it stay."""
 
 
+class Region(NamedTuple):
+    """What is said of one region of a label: why it is broken, and how much that matters (SDG)."""
+
+    value: int
+    """The class of its pixels in the label map."""
+    box: tuple[int, int, int, int]
+    """(left, top, right, bottom) in pixels, right and bottom excluded. It tells which region is meant: the
+    marked pixels of this class in it, of which there is one at least."""
+    reason: str = ""
+    importance: int | None = None
+    """1 (hardly matters) to 100 (ruins the image); None where nobody said."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Label:
     """A person's label of one image: a label map (blob of `masks.pack_label_map`) or "clean".
@@ -57,6 +70,8 @@ class Label:
     round_id: str | None = None
     detector_id: str | None = None
     note: str = ""
+    regions: tuple[Region, ...] = ()
+    """Reasons and importance of regions that have any."""
     created: float = field(default_factory=now)
 
 

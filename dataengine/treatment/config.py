@@ -410,6 +410,11 @@ class TreatmentConfig(Config):
         """Sampling of the guard's images, and of the generator's own trajectories."""
         return self.sampling.model_copy(update={"steps": self.guard.steps or self.sampling.steps})
 
+    @property
+    def needs_detector_gradient(self) -> bool:
+        """Whether an objective differentiates the detector: the pixel loss does."""
+        return self.pixel.weight > 0
+
     def regularised(self, distilled: bool) -> bool:
         """Whether there is an offline regularisation for a generator that is distilled, or is not."""
         own = self.offline is not None and self.offline.targets == "own"

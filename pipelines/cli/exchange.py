@@ -18,7 +18,7 @@ FORMATS_OUT = ("folder", "masks", "coco", "fiftyone", "label-studio", "yolo", "h
 
 
 def import_arguments(parser: argparse.ArgumentParser) -> None:
-    from pipelines.exchange.formats import FORMATS
+    from pipelines.exchange.formats import BOX_COORDINATES, FORMATS
 
     formats = ", ".join(f"{name} ({one.what}: {one.expects})" for name, one in FORMATS.items())
     parser.add_argument("path", help="a folder, a file, a .zip, or hf://OWNER/NAME")
@@ -61,6 +61,13 @@ def import_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--config", default="", metavar="NAME", help="configuration of an hf dataset that has several"
+    )
+    parser.add_argument(
+        "--coordinates",
+        choices=BOX_COORDINATES,
+        default="",
+        help="how the numbers of boxes are meant, for format sdg: pixels, shares of the image, or "
+        "thousandths of it; -yx is the order top, left, bottom, right",
     )
     parser.add_argument(
         "--clean",
@@ -106,6 +113,7 @@ def import_data(call: Call) -> Any:
         one_class=given.one_class,
         columns=parse_pairs(given.column, "--column"),
         config=given.config,
+        coordinates=given.coordinates,
         clean=given.clean,
         partial=given.partial,
         update=given.update,
@@ -367,6 +375,7 @@ COMMANDS = (
             "clinic import coco.zip --format coco --class hand='shape distortion' --dry-run",
             "clinic import RichHF-18K --format richhf --images pick-a-pic",
             "clinic import hf://OWNER/NAME --format hf --column image=photo --column mask=flaws",
+            "clinic import SDG-30K --format sdg --coordinates 0-1000-yx --class artifact='shape distortion'",
             "clinic import export.json --format label-studio --images photos",
         ),
     ),

@@ -168,8 +168,19 @@ def estimated(call: Call) -> Any:
 
 
 def detectors_arguments(parser: argparse.ArgumentParser) -> None:
+    from pipelines.exchange.formats import BOX_COORDINATES
+
     parser.add_argument(
-        "--add", metavar="PATH", type=Path, help="register a detector folder or a file of weights"
+        "--add",
+        metavar="PATH|URL",
+        help="register a detector folder or a file of weights, or http://HOST:PORT/v1#MODEL, a "
+        "vision-language model that is asked for boxes with importance",
+    )
+    parser.add_argument(
+        "--coordinates",
+        choices=BOX_COORDINATES,
+        default="",
+        help="for a URL: what the numbers of its boxes mean (default: 0-1000)",
     )
     parser.add_argument("--name", default="", help="name of the new detector (default: the one it brings)")
     parser.add_argument(
@@ -225,7 +236,11 @@ def detectors(call: Call) -> Any:
     if given.promote and given.roll_back:
         raise ConfigRefused("--promote and --roll-back exclude each other; give one of them")
     if given.add:
-        added = services.register_detector(call.new_workspace, given.add, given.name, given.licence)
+        if given.add.startswith(("http://", "https://")):
+            added = services.register_boxes(call.new_workspace, given.add, given.coordinates, given.name)
+        else:
+            path = Path(given.add)
+            added = services.register_detector(call.new_workspace, path, given.name, given.licence)
         call.say(f"{added.id}: {added.name}, licence {added.licence}, {added.role}")
     if given.measure:
         services.measure_detectors(call.workspace, named_or_newest_round(call).id, given.device, call.report)
@@ -351,6 +366,7 @@ COMMANDS = (
         examples=(
             "clinic detectors",
             "clinic detectors --add ad_pytorch_model.bin --name DiffDoctor",
+            "clinic detectors --add http://127.0.0.1:8000/v1#qwen3-vl --coordinates 0-1000",
             "clinic detectors --measure --split benchmark",
             "clinic detectors --promote ID --reason 'it finds watermarks'",
             "clinic detectors --roll-back",

@@ -1,6 +1,6 @@
 """Evaluate detectors on the validation and benchmark sets, each at its own operating point."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,7 @@ from dataengine.masks import dequantise
 from dataengine.records import (
     THRESHOLD,
     DetectorVersion,
+    Image,
     OperatingPoint,
     SnapshotItem,
     Split,
@@ -16,7 +17,7 @@ from dataengine.records import (
     threshold_of,
 )
 from pipelines.config import EvaluateConfig, PublishConfig
-from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.operating_point import ensure_operating_point
 from pipelines.detectors.score_dynamics import redrawable_images
@@ -143,7 +144,11 @@ def _predicted(
     if yes_no_question.is_question(version):
         return  # All metrics compare maps, and a question predicts none.
     if score_dynamics.is_score_dynamics(version):
-        yield from _redrawn(context, version, items, batch)
+        yield from _from_predictions(context, version, items, batch, redrawable_images)
+        return
+    if vlm_boxes.is_boxes(version):
+        # What was answered is stored, and a model that is asked again may answer otherwise.
+        yield from _from_predictions(context, version, items, batch, list)
         return
     detector = open_detector(context, version.id)
     examples = with_maps(
@@ -155,17 +160,24 @@ def _predicted(
         yield item.image_id, sample, q
 
 
-def _redrawn(
-    context: Context, version: DetectorVersion, items: Sequence[SnapshotItem], batch: int
+def _from_predictions(
+    context: Context,
+    version: DetectorVersion,
+    items: Sequence[SnapshotItem],
+    batch: int,
+    usable: Callable[[Sequence[Image]], Sequence[Image]],
 ) -> Iterator[tuple[str, "Sample", "np.ndarray"]]:
+    """The rows whose images have, or can be given, a stored map of this detector."""
     from pipelines.detectors.predict import predict
 
     with context.workspace.catalog(read_only=True) as catalog:
         known = catalog.images.get_many([item.image_id for item in items])
-    redrawable = {image.id: image for image in redrawable_images(known)}
-    chosen = [item for item in items if item.image_id in redrawable]
+    images = {image.id: image for image in usable(known)}
+    chosen = [item for item in items if item.image_id in images]
+    made = predict(context, version.id, [images[item.image_id] for item in chosen], batch, unreadable=[])
+    predictions = {prediction.image_id: prediction for prediction in made}
+    chosen = [item for item in chosen if item.image_id in predictions]
     samples = StoredSamples(context.workspace, chosen)
-    predictions = predict(context, version.id, [redrawable[item.image_id] for item in chosen], batch)
-    for index, prediction in enumerate(predictions):
-        q = dequantise(context.workspace.maps.get(str(prediction.map_ref)))
-        yield prediction.image_id, samples.sample(index), q
+    for index, item in enumerate(chosen):
+        q = dequantise(context.workspace.maps.get(str(predictions[item.image_id].map_ref)))
+        yield item.image_id, samples.sample(index), q

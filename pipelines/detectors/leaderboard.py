@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dataengine.errors import ConfigRefused
 from dataengine.licences import forbidden_by
 from dataengine.records import CLINIC, DetectorVersion, SnapshotItem, describe_point
+from pipelines.detectors import vlm_boxes
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.evaluation import evaluation_sets, measure_on_sets
 from pipelines.detectors.operating_point import ensure_operating_point, set_operating_point
@@ -85,6 +87,12 @@ def calibrate_on_sets(
     validation = StoredSamples(
         context.workspace, [*sets.get("validation", []), *sets.get("validation_real", [])]
     )
+    with context.workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(detector_id)
+    if vlm_boxes.is_boxes(version):
+        raise ConfigRefused(
+            f"{version.name} answers an importance and no probability, so there is no temperature to fit"
+        )
     fitted = calibrate(open_detector(context, detector_id), validation, report=context.report)
     calibration = asdict(fitted)
     chart = context.workspace.path / PICTURES / f"{detector_id}.svg"

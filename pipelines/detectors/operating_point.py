@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from dataengine.records import DetectorVersion, OperatingPoint, SnapshotItem
 from pipelines.config import EvaluateConfig
-from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BY_DEFINITION = "it gives 0.5 or more exactly where it finds an artifact"
 """Why score dynamics and questions keep `THRESHOLD`."""
+
+BY_IMPORTANCE = "it gives the importance that the model answers, and flags from 50 of 100"
 
 
 def choose_on_validation(
@@ -56,6 +58,8 @@ def set_operating_point(
         version = catalog.detectors.get(detector_id)
     if score_dynamics.is_score_dynamics(version) or yes_no_question.is_question(version):
         point = OperatingPoint(reason=BY_DEFINITION)
+    elif vlm_boxes.is_boxes(version):
+        point = OperatingPoint(reason=BY_IMPORTANCE)
     else:
         point = choose_on_validation(context, open_detector(context, detector_id), sets, config)
     with context.workspace.catalog() as catalog:

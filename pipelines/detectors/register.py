@@ -6,6 +6,7 @@ from pathlib import Path
 from dataengine.api.models import point_of
 from dataengine.errors import InputRefused
 from dataengine.records import CLINIC, DetectorVersion, digest
+from pipelines.detectors import vlm_boxes
 from pipelines.runtime.events import announce_promotion
 from storage.workspace import Workspace
 
@@ -29,6 +30,8 @@ def register_detector(
 
     if not path.exists():
         raise InputRefused(f"{path} does not exist; give a detector folder or a file of weights")
+    if (boxes := vlm_boxes.settings_in(path)) is not None:
+        return _restored(workspace, vlm_boxes.get_or_register_detector(workspace, boxes, name), actor)
     if path.is_dir():
         check_model_folder(path, pickled=PICKLED - TENSORS_ONLY)
     detector = load_detector(path)
@@ -55,4 +58,12 @@ def register_detector(
             announce_promotion(catalog, version.id)
         catalog.commit()
     with workspace.catalog(read_only=True) as catalog:
+        return catalog.detectors.get(version.id)
+
+
+def _restored(workspace: Workspace, version: DetectorVersion, actor: str) -> DetectorVersion:
+    """The version, back on the lists if it was retired."""
+    with workspace.catalog() as catalog:
+        catalog.detectors.restore(version.id, actor)
+        catalog.commit()
         return catalog.detectors.get(version.id)

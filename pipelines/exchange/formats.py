@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dataengine.coordinates import COORDINATES
 from dataengine.csv_files import CsvTable
 from dataengine.errors import InputRefused
 from dataengine.records import Report, no_report
@@ -85,6 +86,12 @@ FORMATS: dict[str, ImportFormat] = {
         what="SynthScars as published",
         expects="train/ and test/ with annotations/ and images/",
     ),
+    "sdg": ImportFormat(
+        reader="defects:read_defects",
+        what="boxes with type, reason and importance, SDG-30K as published",
+        expects="a .jsonl or .json file of rows, or a folder with annotations/; --coordinates says how boxes "
+        "are written",
+    ),
     "label-studio": ImportFormat(
         reader="label_studio:read_label_studio",
         what="Label Studio's JSON export",
@@ -92,6 +99,9 @@ FORMATS: dict[str, ImportFormat] = {
     ),
 }
 """Import formats by name."""
+
+BOX_COORDINATES = tuple(COORDINATES)
+"""What the numbers of a box can mean."""
 
 
 def import_dataset(

@@ -27,6 +27,8 @@ class ImportOptions:
     """Field (`image`, `mask`, `prompt`, …) → name of the dataset's column."""
     config: str = ""
     """Configuration of a Hugging Face dataset; empty for its only or default one."""
+    coordinates: str = ""
+    """How the numbers of boxes are meant, of `dataengine.defects.COORDINATES`; empty where the file says."""
     clean: bool = False
     """Import images without any annotation as free of artifacts."""
 

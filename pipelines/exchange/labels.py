@@ -6,14 +6,16 @@ artifacts only if no entry of it is marked and none was refused.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
+from dataengine.defects import marked_regions, regions_of
 from dataengine.masks import LabelMap, PackedMap
-from dataengine.records import INJECTED, Image, Label, LabelSource, now
+from dataengine.records import INJECTED, Image, Label, LabelSource, Region, now
 from storage.workspace import Workspace
 
 BATCH = 256
@@ -41,6 +43,24 @@ class ImportedAnnotation:
     """Shapes that mark nothing, such as polygons of two points; the label is whole without them."""
     remark: str = ""
     """How its mask was read, where that is not obvious."""
+    regions: tuple[Region, ...] = ()
+    """Reasons and importance of its regions."""
+
+
+def with_regions(
+    answer: ImportedAnnotation, payloads: Any, values: Mapping[int, int] | None = None
+) -> ImportedAnnotation:
+    """The annotation with what our own files say of its regions; what is wrong there costs itself alone.
+
+    `values` translates classes of the file into ours.
+    """
+    if not payloads or answer.label_map is None:
+        return answer
+    height, width = answer.label_map.shape
+    regions, wrong = regions_of(payloads, height, width, values)
+    kept = marked_regions(regions, answer.label_map)
+    wrong += [f"a region {one.box} marks nothing" for one in regions if one not in kept]
+    return replace(answer, regions=kept, left_out=(*answer.left_out, *wrong))
 
 
 PackedAnnotation = tuple[ImportedAnnotation, PackedMap | None]
@@ -148,6 +168,8 @@ def _joined(answers: list[PackedAnnotation], size: tuple[int, int], classes: int
         drawn = packed.unpack()
         np.copyto(whole, drawn, where=drawn > 0)
     newest = max((answer for answer, _ in marks), key=lambda answer: answer.created or 0.0)
+    regions = dict.fromkeys(region for answer, _ in marks for region in answer.regions)
+    newest = replace(newest, regions=marked_regions(regions, whole))
     return newest, PackedMap.of(whole, size, classes)
 
 
@@ -171,7 +193,8 @@ def store_new_labels(
         for image, (answer, label_map) in pairs:
             blob = None if label_map is None else next(blobs)
             known = newest.get((image.id, answer.author))
-            if known and (known.label_map, known.clean, known.note) == (blob, blob is None, answer.note):
+            content = (blob, blob is None, answer.note, answer.regions)
+            if known and (known.label_map, known.clean, known.note, known.regions) == content:
                 continue
             if answer.implied and image.id in marked:
                 continue
@@ -186,6 +209,7 @@ def store_new_labels(
                 round_id=answer.round_id,
                 lead_seconds=answer.lead_seconds,
                 note=answer.note,
+                regions=answer.regions,
                 created=now() if answer.created is None else answer.created,
             )
             newest[image.id, answer.author] = catalog.labels.submit(label)

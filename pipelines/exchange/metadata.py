@@ -123,6 +123,12 @@ def with_prompt(row: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The objects of a file of JSON lines, with their line numbers. Raises as `read_rows`."""
+    for number, line in read_text_lines(path):
+        yield number, parse_object(line)
+
+
+def read_text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not empty, with their numbers. Raises as `read_rows`."""
     check_bytes(path.stat().st_size, TABLE_BYTES, f"the table {path}", "split it with its folder")
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(_lines(file, path), 1):
@@ -131,7 +137,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     f"the table {path} has more than {TABLE_ROWS} rows; split it with its folder"
                 )
             if line.strip():
-                yield number, _object(line)
+                yield number, line
 
 
 def read_rows(path: Path, names: Collection[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
@@ -190,7 +196,7 @@ def read_sidecar(image: Path) -> Note | None:
         name = displayable_name(sidecar.name)
         try:
             text = read_plain(sidecar, MAX_SIDECAR_BYTES).decode("utf-8-sig")
-            return parse_note(parse_parameters(text) if sidecar.suffix == ".txt" else _object(text))
+            return parse_note(parse_parameters(text) if sidecar.suffix == ".txt" else parse_object(text))
         except UnicodeDecodeError:
             problem = problem or f"its sidecar {name} is not UTF-8 text; the image comes without it"
         except InputRefused as error:
@@ -247,7 +253,9 @@ def split_named(name: str) -> Split | None:
     return SPLITS.get(YEAR.sub("", name.casefold()))
 
 
-def _object(text: str) -> dict[str, Any]:
+def parse_object(text: str) -> dict[str, Any]:
+    """The object that a JSON text is. Raises `InputRefused` for anything else."""
+
     def refuse(constant: str) -> None:
         raise InputRefused(f"contains {constant}, which is not valid JSON")
 

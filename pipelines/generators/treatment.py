@@ -19,6 +19,7 @@ from pipelines.runtime.context import Context, Result
 from pipelines.runtime.devices import naming_out_of_memory
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import StoredPixels, batches_of_equal_size, read_stacked
+from pipelines.runtime.models import BOXES_FILE
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 CHECKED = 4
@@ -75,6 +76,7 @@ def run_treatment(context: Context, plan: TreatmentPlan, **watched: Any) -> Resu
     """Run or resume a treatment from its last checkpoint; returns the stored result if it is finished."""
     if done := finished_result(context, plan.treatment_id):
         return done
+    _require_gradient(context, plan)
     outcome, expected = _tune(context, plan, **watched)
     treated = _register_treated(context, plan, expected, outcome)
     result = {
@@ -101,6 +103,16 @@ def tuning_for(base: GeneratorVersion, tuning: TreatmentConfig) -> TreatmentConf
     if few is None or tuning.guard.steps is not None:
         return tuning
     return tuning.model_copy(update={"guard": tuning.guard.model_copy(update={"steps": few})})
+
+
+def _require_gradient(context: Context, plan: TreatmentPlan) -> None:
+    """Raise `ConfigRefused` for a detector that answers boxes where an objective differentiates it."""
+    folder = context.workspace.checkpoints.fetch(plan.detector.checkpoint)
+    if plan.tuning.needs_detector_gradient and (folder / BOXES_FILE).is_file():
+        raise ConfigRefused(
+            f"{plan.detector.name} answers boxes and has no gradient, which the pixel loss needs; choose a "
+            "trained detector, or set pixel.weight to 0 and an objective that needs no gradient"
+        )
 
 
 def finished_result(context: Context, treatment_id: str) -> Result | None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from dataengine import durable
-from dataengine.errors import ClinicError, InputRefused
+from dataengine.errors import ClinicError, ImageRefused, InputRefused
 from dataengine.images import decode, stored_size
 from dataengine.masks import dequantise
 from dataengine.records import DetectorVersion, Image, OperatingPoint, Report, count_of, digest, no_report
@@ -279,7 +279,11 @@ def iter_files(
     diagnoser: FileDiagnoser, models: Models, detector: Any, inputs: Iterable[InputFile]
 ) -> Batches:
     """The maps that an opened detector predicts of the files."""
+    from dataengine.diagnosis.box_detector import BoxDetector
+
     batch = BATCH_ON_CPU if models.device == "cpu" else BATCH
+    if isinstance(detector, BoxDetector):
+        batch = 1  # each image is a request of its own, and what was answered is written at once
     loaded = prefetch(inputs, partial(_load, diagnoser), threads())
     for group in _batches_by_size(loaded, batch):
         if isinstance(group, _Huge):
@@ -289,11 +293,24 @@ def iter_files(
         if isinstance(group, FileDiagnosis):
             yield [group]
             continue
+        yield _predicted(models, detector, group, batch)
+
+
+def _predicted(
+    models: Models, detector: Any, group: "list[_Loaded]", batch: int
+) -> list[Predicted | FileDiagnosis]:
+    """The maps of a group of one size; where the detector refuses, each image alone, so that one costs
+    itself."""
+    try:
         maps = models.artifact_maps(detector, [one.pixels for one in group], batch)
-        yield [
-            Predicted(file=one.file, key=one.key, pixels=partial(_same, one.pixels), confidence=confidence)
-            for one, confidence in zip(group, maps, strict=True)
-        ]
+    except ImageRefused as error:
+        if len(group) == 1:
+            return [FileDiagnosis(file=group[0].file.name, state="refused", reason=str(error))]
+        return [found for one in group for found in _predicted(models, detector, [one], batch)]
+    return [
+        Predicted(file=one.file, key=one.key, pixels=partial(_same, one.pixels), confidence=confidence)
+        for one, confidence in zip(group, maps, strict=True)
+    ]
 
 
 def _decoded(huge: "_Huge") -> list[_Loaded] | FileDiagnosis:
@@ -375,12 +392,14 @@ def iter_recorded(
                 continue
             pending.append((file, image, diagnoser.key(image.sha256)))
         mine = list({image.id: image for _, image, _ in pending}.values())
-        made = predict(replace(context, report=no_report), version.id, mine, BATCH, [])
+        unusable: list[str] = []
+        made = predict(replace(context, report=no_report), version.id, mine, BATCH, unusable)
         predictions = {one.image_id: one for one in made}
         for file, image, key in pending:
             prediction = predictions.get(image.id)
             if prediction is None or prediction.map_ref is None:
-                reason = f"{version.name} gave no map of it"
+                given = (one.partition(": ")[2] for one in unusable if one.startswith(image.id))
+                reason = next(given, f"{version.name} gave no map of it")
                 outcomes.append(FileDiagnosis(file=file.name, state="refused", reason=reason))
             elif done := diagnoser.done_before(file, key):
                 outcomes.append(done)

@@ -62,7 +62,12 @@ def read_readable(
         except (NotFound, Corrupt, ImageRefused) as error:
             if unreadable is None:
                 raise
-            unreadable.append(f"{image.id}{f' ({image.origin})' if image.origin else ''}: {error}")
+            unreadable.append(unreadable_name(image, error))
         else:
             readable.append(image)
     return readable, pixels
+
+
+def unreadable_name(image: Image, error: Exception) -> str:
+    """How a list of unreadable images names one, with the reason."""
+    return f"{image.id}{f' ({image.origin})' if image.origin else ''}: {error}"

@@ -48,6 +48,8 @@ QUESTION_FILE = "question.json"
 """The only file in a checkpoint of a yes/no question: its settings."""
 ANSWERS = "answers"
 """Folder of the workspace that caches the answers of VQA models."""
+BOXES_FILE = "boxes.json"
+"""The only file in a checkpoint of a model that answers boxes: its settings."""
 HIGHLIGHTER_FILE = "highlighter.json"
 """The configuration in a flaw highlighter's folder, instead of a detector's `detector.json`."""
 LIKENESS = "likeness"
@@ -105,6 +107,10 @@ class Models:
             from dataengine.diagnosis.flaw_activation import FlawHighlighter
 
             return FlawHighlighter.load(folder, self.device)
+        if (folder / BOXES_FILE).is_file():
+            from dataengine.diagnosis.box_detector import BoxDetector
+
+            return BoxDetector.load(folder)
         return load_detector(folder, self.device)
 
     def artifact_maps(self, detector: Detector, images: Sequence[np.ndarray], batch: int) -> list[np.ndarray]:

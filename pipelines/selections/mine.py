@@ -9,7 +9,7 @@ from dataengine.curation.config import MiningConfig
 from dataengine.curation.mining import Choice, MiningCandidate, thumbnail_features
 from dataengine.masks import dequantise
 from dataengine.records import Image, QueueItem, threshold_of
-from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import batches_of_equal_size, read_readable
@@ -138,17 +138,20 @@ def measure_disagreement(context: Context, images: Sequence[Image], mining: Mini
         and found.removed is None
         and not score_dynamics.is_score_dynamics(found)
         and not yes_no_question.is_question(found)
+        and not vlm_boxes.is_boxes(found)
     ]
     second = mining.config.second_detector or (others[-1] if others else "")
     if not second:
         return {}
     if score_dynamics.is_score_dynamics(known.get(second)):
         images = score_dynamics.redrawable_images(images)
-    pairs = zip(
-        predict(context, mining.detector, images, mining.batch),
-        predict(context, second, images, mining.batch),
-        strict=True,
-    )
+    others_found = {
+        one.image_id: one for one in predict(context, second, images, mining.batch, unreadable=[])
+    }
+    images = [image for image in images if image.id in others_found]
+    pairs = [
+        (one, others_found[one.image_id]) for one in predict(context, mining.detector, images, mining.batch)
+    ]
     if yes_no_question.is_question(known.get(second)):
         return {one.image_id: abs(one.max - other.max) for one, other in pairs}
     maps = context.workspace.maps

@@ -2,10 +2,11 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
+from dataengine.defects import checked_reason, marked_regions
 from dataengine.errors import Conflict, MaskRefused, NotFound
 from dataengine.masks import PackedMap
 from dataengine.records import (
@@ -17,10 +18,19 @@ from dataengine.records import (
     Image,
     Label,
     Lease,
+    Region,
     now,
 )
 from pipelines.services.gold import GOLD_ROUND, due_gold, score_gold
-from pipelines.services.schemas import Line, PackedMapText, RequestBody, Seconds, Short
+from pipelines.services.schemas import (
+    Line,
+    PackedMapText,
+    RegionBody,
+    RegionsBody,
+    RequestBody,
+    Seconds,
+    Short,
+)
 from storage.catalog import Catalog
 from storage.workspace import Workspace
 
@@ -42,6 +52,8 @@ class Annotation(RequestBody):
     clean: bool = False
     label_map: PackedMapText | None = None
     """Base64 of zlib over runs (LEB128 length, class), in row order, at the image's own size."""
+    regions: RegionsBody = Field(default=[])
+    """Reason and importance of single regions, each of which the label map marks."""
     seconds: Seconds = 0.0
     """Time on task without idle time."""
     note: Line = ""
@@ -67,6 +79,8 @@ def _submit(workspace: Workspace, answer: Annotation, author: str) -> Label:
         image, classes = catalog.images.get(answer.image), len(catalog.classes.names())
         shown = shown_detector(catalog, answer, author)
     packed = packed_map_of(answer, image, classes)
+    regions = regions_in(answer.regions, image)
+    require_marked(regions, packed)
     blob = None if packed is None else workspace.blobs.put(packed.data)
     digest = hashlib.sha256(answer.model_dump_json(exclude={"lease", "seconds"}).encode()).hexdigest()[:24]
     with workspace.catalog() as catalog:
@@ -85,6 +99,7 @@ def _submit(workspace: Workspace, answer: Annotation, author: str) -> Label:
             lead_seconds=answer.seconds,
             detector_id=shown,
             note=answer.note,
+            regions=regions,
             round_id=round_before(catalog, image.id, author) if answer.lease is None else None,
         )
         stored = catalog.labels.submit(label, answer.lease, answer.revision)
@@ -188,14 +203,56 @@ def packed_map_of(answer: Annotation, image: Image, classes: int) -> PackedMap |
     return None if answer.clean else packed
 
 
-def save_draft(workspace: Workspace, image_id: str, text: str, seconds: float, author: str) -> None:
+def regions_in(bodies: Sequence[RegionBody], image: Image) -> tuple[Region, ...]:
+    """The regions of a request. Raises `MaskRefused` for a box that is empty or outside the image."""
+    for body in bodies:
+        left, top, right, bottom = body.box
+        if not (left < right <= image.width and top < bottom <= image.height):
+            raise MaskRefused(
+                f"the box {list(body.box)} of a region is empty or outside the image of "
+                f"{image.width}×{image.height} pixels; it is left, top, right, bottom"
+            )
+    return tuple(
+        Region(body.value, body.box, checked_reason(body.reason), body.importance) for body in bodies
+    )
+
+
+def require_marked(regions: Sequence[Region], packed: PackedMap | None) -> None:
+    """Raise `MaskRefused` for a region that the label map does not mark."""
+    if not regions:
+        return
+    marked = () if packed is None else marked_regions(regions, packed.unpack())
+    for region in regions:
+        if region not in marked:
+            raise MaskRefused(
+                f"the label map has no pixel of class {region.value} in the box {list(region.box)} of a "
+                "region; leave out what is said of regions that are not marked"
+            )
+
+
+def save_draft(
+    workspace: Workspace,
+    image_id: str,
+    text: str,
+    seconds: float,
+    author: str,
+    regions: Sequence[RegionBody] = (),
+) -> None:
     """Keep an unfinished label map. Raises `MaskRefused`, `NotFound`, or `Conflict` as `require_drawable`."""
     with workspace.catalog(read_only=True) as catalog:
         image, classes = catalog.images.get(image_id), len(catalog.classes.names())
         require_drawable(catalog, image.id, author)
     packed = PackedMap.from_base64(text, image.height, image.width, classes)
     with workspace.catalog() as catalog:
-        catalog.drafts.save(Draft(image_id=image.id, author=author, label_map=packed.data, seconds=seconds))
+        catalog.drafts.save(
+            Draft(
+                image_id=image.id,
+                author=author,
+                label_map=packed.data,
+                regions=regions_in(regions, image),
+                seconds=seconds,
+            )
+        )
         catalog.commit()
 
 

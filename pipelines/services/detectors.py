@@ -14,7 +14,7 @@ from dataengine.records import (
     no_report,
 )
 from pipelines.config import PromoteConfig
-from pipelines.detectors import yes_no_question
+from pipelines.detectors import vlm_boxes, yes_no_question
 from pipelines.detectors.promotion import FIGURES, regressions, sentence, verdicts
 from pipelines.runtime.events import announce_promotion
 from pipelines.selections.domain import foreign_note
@@ -41,6 +41,23 @@ def register_detector(workspace: Workspace, path: Path, name: str = "", licence:
     from pipelines.detectors import register
 
     return register.register_detector(workspace, path, name, licence)
+
+
+def register_boxes(
+    workspace: Workspace, model: str, coordinates: str = "", name: str = ""
+) -> DetectorVersion:
+    """Register a vision-language model behind an endpoint's URL, which answers boxes, as a detector.
+
+    Raises `ConfigRefused` for what is no endpoint or no such coordinates.
+    """
+    from dataengine.coordinates import coordinates_named
+    from dataengine.curation.config import BoxesConfig
+    from dataengine.curation.endpoints import Endpoint
+
+    Endpoint(model)
+    given = {"coordinates": coordinates} if coordinates and coordinates_named(coordinates) else {}
+    config = BoxesConfig.model_validate({"model": model, **given})
+    return vlm_boxes.get_or_register_detector(workspace, config, name)
 
 
 def note_on_image(catalog: "Catalog", version: DetectorVersion, image_id: str) -> str:
@@ -180,6 +197,12 @@ def promote_detector(
         if yes_no_question.is_question(candidate):
             raise ConfigRefused(
                 f"{candidate.name} predicts whether an image is flawed, not where, so it cannot be champion"
+            )
+        if vlm_boxes.is_boxes(candidate):
+            raise ConfigRefused(
+                f"{candidate.name} has no weights that a round could train further, so it cannot be "
+                "champion; name it as the detector of a diagnosis or comparison, or as diagnose.boxes of a "
+                "round"
             )
         if champion is not None:
             catalog.benchmarks.require_frozen()

@@ -32,7 +32,7 @@ from pipelines.generators.files import (
 )
 from pipelines.generators.preferences import NONE, find_pairs
 from pipelines.jobs.estimate import GIGABYTE
-from pipelines.runtime.models import DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
+from pipelines.runtime.models import BOXES_FILE, DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
 from pipelines.services import inference, queue
 from storage.queries.licences import training_licences
 from storage.workspace import Workspace
@@ -195,10 +195,15 @@ def licence_check(name: str, licence: str) -> Check:
     return Check(name="licence", verdict="warn" if limited else "good", text=text)
 
 
-def detector_check(workspace: Workspace, version: DetectorVersion) -> Check:
-    """Whether the detector is usable: three channels in, one out."""
+def detector_check(workspace: Workspace, version: DetectorVersion, gradient: bool = True) -> Check:
+    """Whether the detector is usable: three channels in, one out. Without `gradient` a model that answers
+    boxes is, too."""
     try:
-        refuse_other_channels(workspace.checkpoints.fetch(version.checkpoint), version.name)
+        folder = workspace.checkpoints.fetch(version.checkpoint)
+        if not gradient and (folder / BOXES_FILE).is_file():
+            text = f"{version.name} asks a model behind an endpoint about each image, one by one."
+            return Check(name="detector", verdict="warn", text=text)
+        refuse_other_channels(folder, version.name)
     except NotFound:
         text = f"The weights of {version.name} are gone (clinic gc, or an erasure); choose another detector."
         return Check(name="detector", verdict="bad", text=text)
@@ -213,6 +218,7 @@ def refuse_other_channels(folder: Path, name: str) -> None:
         (DYNAMICS_FILE, "score dynamics"),
         (HIGHLIGHTER_FILE, "a flaw highlighter"),
         (QUESTION_FILE, "a yes/no question"),
+        (BOXES_FILE, "a model that answers boxes"),
     ):
         if (folder / file).is_file():
             raise ModelRefused(
@@ -253,7 +259,7 @@ def treatment_checks(
         text = "There is no champion to treat against. Register a detector: clinic detectors --add FOLDER."
         found.append(Check(name="detector", verdict="bad", text=text))
     else:
-        found.append(detector_check(workspace, detector))
+        found.append(detector_check(workspace, detector, plan.tuning.needs_detector_gradient))
     if (bits := (plan.weights or weights_of(base)).bits) and not on_a_gpu(workspace):
         text = f"{bits}-bit weights need a GPU, and no running worker has one."
         found.append(Check(name="bits", verdict="warn", text=text))

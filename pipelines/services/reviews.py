@@ -110,6 +110,8 @@ def open_for_drawing(workspace: Workspace, image_id: str, author: str | None, pe
         label = catalog.labels.latest(image.id, author) if author else None
         if label is not None and label.label_map is not None and author != person:
             start = workspace.blobs.get(label.label_map)
-            catalog.drafts.save(Draft(image_id=image.id, author=person, label_map=start))
+            catalog.drafts.save(
+                Draft(image_id=image.id, author=person, label_map=start, regions=label.regions)
+            )
         catalog.assignees.lease_for_editing(image.id, person)
         catalog.commit()

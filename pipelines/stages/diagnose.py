@@ -6,7 +6,7 @@ from typing import Literal
 
 from dataengine.records.images import HARD, SURVEY
 from pipelines.config import Part
-from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.open_detector import champion_version
@@ -37,13 +37,20 @@ def run_shard(context: Context, round_id: str, shard: Shard) -> Result:
     if config.question is not None:
         question = yes_no_question.get_or_register_detector(context.workspace, config.question)
         predict(context, question.id, images, config.batch, unreadable=[])
+    if config.boxes is not None:
+        boxes = vlm_boxes.get_or_register_detector(context.workspace, config.boxes)
+        refused: list[str] = []
+        predict(context, boxes.id, images, config.batch, unreadable=refused)
+        answer["boxes_refused"] = len(refused)
     return answer
 
 
 def finish(context: Context, round_id: str, answers: Sequence[Result]) -> Result:
     """Mean of the images' highest confidence, and how many reach its threshold."""
     detector = answers[0]["detector"] if answers else champion_version(context).id
-    return summarise(context, detector, answers)
+    found = summarise(context, detector, answers)
+    refused = sum(answer.get("boxes_refused", 0) for answer in answers)
+    return found | ({"boxes_refused": refused} if refused else {})
 
 
 def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, takes: str) -> Stage:
@@ -57,6 +64,7 @@ def _stage(name: str, purpose: str, title: str, part: Literal["survey"] | Part, 
             f"{result['suspected']} of {result['images']} images flagged; "
             f"mean peak confidence {result['mean_max']:.2f}"
             + (f"; {result['unreadable']} unreadable" if result.get("unreadable") else "")
+            + (f"; boxes of {result['boxes_refused']} refused" if result.get("boxes_refused") else "")
         ),
         work=Sharded(shards=partial(shards, purpose=purpose), run_shard=run_shard, finish=finish),
     )

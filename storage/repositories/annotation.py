@@ -1,9 +1,10 @@
 """Repositories of annotation besides labels: drafts, idempotency keys, comments, gold images and scores."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import Select, exists, func, select
 
 from dataengine.errors import Conflict, NotFound
 from dataengine.records import (
@@ -14,7 +15,7 @@ from dataengine.records import (
     IdempotencyKey,
 )
 from storage import tables
-from storage.repositories.rows import Rows, replace
+from storage.repositories.rows import Rows, replace, with_regions
 
 
 class Drafts(Rows[Draft]):
@@ -23,6 +24,9 @@ class Drafts(Rows[Draft]):
     table = tables.drafts
     makes = Draft
     what = "draft"
+
+    def _records(self, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[Draft]:
+        return [with_regions(draft) for draft in super()._records(statement, values)]
 
     def save(self, draft: Draft) -> None:
         """Store the draft, replacing an older one. Raises `NotFound` if there is no such image."""

@@ -1,7 +1,7 @@
 """Repositories of labels, label classes, reviews and label map statistics."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from dataclasses import replace as with_changes
 from functools import cache
@@ -14,7 +14,7 @@ from dataengine.masks import MAX_CLASS, PackedMap
 from dataengine.records import DEFAULT_CLASSES, Label, LabelClass, Review
 from storage import tables
 from storage.repositories.queue import Leases, Queue, owned_lease
-from storage.repositories.rows import Rows, chunks, insert_new, replace
+from storage.repositories.rows import Rows, chunks, insert_new, replace, with_regions
 
 MAX_CLASS_NAME = 60
 COLOR = re.compile("#[0-9a-f]{6}")
@@ -77,6 +77,9 @@ class Labels(Rows[Label]):
     table = tables.labels
     makes = Label
     what = "label"
+
+    def _records(self, statement: Select[Any], values: Mapping[str, Any] | None = None) -> list[Label]:
+        return [with_regions(label) for label in super()._records(statement, values)]
 
     def submit(
         self, label: Label, lease_id: str | None = None, expected_revision: int | None = None
@@ -174,7 +177,7 @@ def _newest_each(labels: Iterable[Label]) -> list[Label]:
 
 def _same(stored: Label, sent: Label) -> bool:
     def content(label: Label) -> tuple[object, ...]:
-        return label.label_map, label.clean, label.height, label.width, label.note
+        return label.label_map, label.clean, label.height, label.width, label.note, label.regions
 
     return content(stored) == content(sent)
 

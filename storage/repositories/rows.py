@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from dataclasses import replace as with_changes
 from functools import cache
 from typing import Any, Generic, TypeVar
 
@@ -24,12 +25,23 @@ from sqlalchemy.sql.dml import Insert
 from sqlalchemy.sql.functions import FunctionElement
 
 from dataengine.errors import NotFound
+from dataengine.records import Draft, Label, Region
 
 CHUNK = 1000
 """Number of values in one SQL list, below every database's limit of parameters."""
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+Regioned = TypeVar("Regioned", Label, Draft)
+
+
+def with_regions(record: Regioned) -> Regioned:
+    """The record with the tuples of its column `regions` as regions."""
+    if not record.regions:
+        return record
+    return with_changes(record, regions=tuple(Region(*one) for one in record.regions))
 
 
 class database_time(FunctionElement[float]):

@@ -10,7 +10,17 @@ from sqlalchemy import (
     Text,
 )
 
-from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
+from storage.tables.columns import (
+    Tuples,
+    boolean,
+    float_,
+    image_key,
+    integer,
+    key,
+    metadata,
+    optional_text,
+    text,
+)
 
 # The packed label map itself: a draft changes every few seconds, so it is not stored as a blob.
 drafts = Table(
@@ -19,6 +29,7 @@ drafts = Table(
     image_key(),
     key("author"),
     Column("label_map", LargeBinary, nullable=False),
+    Column("regions", Tuples, nullable=False, server_default="[]"),
     float_("seconds"),
     float_("saved"),
 )

@@ -2,7 +2,17 @@
 
 from sqlalchemy import Column, ForeignKeyConstraint, Index, Integer, Table
 
-from storage.tables.columns import boolean, float_, image_key, integer, key, metadata, optional_text, text
+from storage.tables.columns import (
+    Tuples,
+    boolean,
+    float_,
+    image_key,
+    integer,
+    key,
+    metadata,
+    optional_text,
+    text,
+)
 
 # The statistics of a blob never change, so one row serves all labels with the same map.
 label_map_facts = Table("label_map_facts", metadata, key("sha256"), integer("classes"), float_("area"))
@@ -32,6 +42,7 @@ labels = Table(
     optional_text("round_id"),
     optional_text("detector_id"),
     text("note"),
+    Column("regions", Tuples, nullable=False, server_default="[]"),
     float_("created"),
     Index(None, "round_id"),
     Index(None, "author", "created"),

@@ -6,6 +6,8 @@ AFTER_0011 = {
     "users": ("must_change", "seen"),
     "queue_items": ("queued",),
     "workers": ("memory",),
+    "labels": ("regions",),
+    "drafts": ("regions",),
 }
 """Columns that migrations after 0011 add."""
 LATER_COLUMNS = {

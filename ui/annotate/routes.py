@@ -4,12 +4,13 @@ All labels come in here, from the page at /annotate and from simulated annotator
 """
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from dataengine.records import Draft, Image, Label, component_threshold_of, now
+from dataengine.records import Draft, Image, Label, Region, component_threshold_of, now
 from pipelines.services.agreement import packed_label_map_of
 from pipelines.services.annotation import (
     Annotation,
@@ -48,6 +49,7 @@ from ui.annotate.schemas import (
     ShownDraft,
     ShownImage,
     ShownMap,
+    ShownRegion,
     Skip,
     Statistics,
     Submitted,
@@ -162,7 +164,7 @@ def answer_routes(workspace: Workspace) -> APIRouter:
     @routes.post("/draft")
     def draft(body: DraftBody, person: Annotator) -> dict[str, bool]:
         """Save unfinished work, which other machines can then resume."""
-        save_draft(workspace, body.image, body.label_map, body.seconds, person.name)
+        save_draft(workspace, body.image, body.label_map, body.seconds, person.name, body.regions)
         return {"saved": True}
 
     @routes.post("/skip")
@@ -255,15 +257,21 @@ def describe(
 
 def shown_label(workspace: Workspace, label: Label) -> ShownDraft:
     """A stored answer, drawn."""
-    return shown(packed_label_map_of(workspace, label), label.lead_seconds, label.created)
+    packed = packed_label_map_of(workspace, label)
+    return shown(packed, label.regions, label.lead_seconds, label.created)
 
 
 def shown_draft(draft: Draft | None) -> ShownDraft | None:
-    return None if draft is None else shown(draft.label_map, draft.seconds, draft.saved)
+    return None if draft is None else shown(draft.label_map, draft.regions, draft.seconds, draft.saved)
 
 
-def shown(packed: bytes, seconds: float, saved: float) -> ShownDraft:
-    return ShownDraft(label_map=base64.b64encode(packed).decode(), seconds=seconds, saved=saved)
+def shown(packed: bytes, regions: Sequence[Region], seconds: float, saved: float) -> ShownDraft:
+    return ShownDraft(
+        label_map=base64.b64encode(packed).decode(),
+        regions=[ShownRegion(**region._asdict()) for region in regions],
+        seconds=seconds,
+        saved=saved,
+    )
 
 
 def start_of_today() -> float:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from pipelines.services.schemas import Line, PackedMapText, RequestBody, Seconds, Short
+from pipelines.services.schemas import Line, PackedMapText, RegionsBody, RequestBody, Seconds, Short
 
 MAX_AHEAD = 16
 TRIAGE_IMAGES = 12
@@ -34,6 +34,7 @@ class DraftBody(RequestBody):
 
     image: Short
     label_map: PackedMapText
+    regions: RegionsBody = Field(default=[])
     seconds: Seconds = 0.0
 
 
@@ -108,10 +109,22 @@ class ShownMap(BaseModel):
     note: str = ""
 
 
+class ShownRegion(BaseModel):
+    """What is said of one region: the pixels of class `value` in `box`."""
+
+    value: int
+    box: tuple[int, int, int, int]
+    """Left, top, right, bottom in pixels, right and bottom excluded."""
+    reason: str
+    importance: int | None
+    """1 to 100; null where nobody said."""
+
+
 class ShownDraft(BaseModel):
     """A person's saved or submitted label map."""
 
     label_map: str
+    regions: list[ShownRegion] = []
     seconds: float
     saved: float
 

@@ -165,6 +165,7 @@ def opinions_on(workspace: Workspace, image_id: str, person: Person) -> dict[str
                 "clean": label.clean,
                 "created": label.created,
                 "seconds": label.lead_seconds,
+                "regions": [region._asdict() for region in label.regions],
                 "counts": (label.author, label.revision) in counted,
                 "verdict": shown_review(verdicts.get((label.author, label.revision)), person),
             }

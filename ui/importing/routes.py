@@ -56,6 +56,7 @@ def import_routes(workspace: Workspace, settings: ServerConfig) -> APIRouter:
                     for one in catalog.endpoints.of_kind("folder")
                 ],
                 "formats": uploads.import_formats(),
+                "coordinates": uploads.box_coordinates(),
                 "piece": min(UPLOAD_PIECE, settings.max_body_bytes),
                 "may_register": may(person.roles, ADMINS),
                 "worker": bool(workers_alive(workspace)),

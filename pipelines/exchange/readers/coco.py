@@ -25,7 +25,7 @@ from dataengine.errors import InputRefused, MaskRefused
 from dataengine.masks import Mask, decode_coco
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Answers, Reading, Row
-from pipelines.exchange.labels import ImportedAnnotation
+from pipelines.exchange.labels import ImportedAnnotation, with_regions
 from pipelines.exchange.metadata import (
     MAX_WORD,
     TABLE,
@@ -96,7 +96,8 @@ def _read_file(
     found = find_images(file, [one["file_name"] for same in known.values() for one in same])
     notes = _Notes(file, payload, _tables(file.folders, refused))
     left_out = (LEFT_OUT,) * (_contributor(payload.get("info")) == LABEL_STUDIO)
-    return list(_rows(known, by_image, options, found, notes)), refused, left_out
+    values = {int(key): one for key, one in classes.items() if isinstance(one, int) and key.isdecimal()}
+    return list(_rows(known, by_image, options, found, notes, values)), refused, left_out
 
 
 def _tables(folders: Iterable[Path], refused: list[Refusal]) -> dict[str, Note]:
@@ -244,6 +245,7 @@ def _rows(
     options: ImportOptions,
     found: dict[str, FoundImage | str],
     notes: _Notes,
+    values: dict[int, int],
 ) -> Iterator[Row]:
     for key, images in known.items():
         mine = by_image.get(key, [])
@@ -253,7 +255,7 @@ def _rows(
             if len(images) > 1:
                 answers = partial(_ambiguous, key)
             elif mine or image.get("clean_by") or options.clean:
-                answers = partial(_answers, mine, image, options)
+                answers = partial(_answers, mine, image, options, values)
             yield Row(
                 name=displayable_name(name), load=partial(_load, found[name], image, notes), answers=answers
             )
@@ -274,7 +276,12 @@ def _ambiguous(key: str, height: int, width: int) -> list[ImportedAnnotation]:
 
 
 def _answers(
-    annotations: list[dict[str, Any]], image: dict[str, Any], options: ImportOptions, height: int, width: int
+    annotations: list[dict[str, Any]],
+    image: dict[str, Any],
+    options: ImportOptions,
+    values: dict[int, int],
+    height: int,
+    width: int,
 ) -> Iterator[ImportedAnnotation]:
     # Some tools write 0 or null for a size that they do not know.
     declared = (image.get("height") or height, image.get("width") or width)
@@ -284,8 +291,10 @@ def _answers(
     by_author: dict[str, list[dict[str, Any]]] = {}
     for one in annotations:
         by_author.setdefault(str(one.get("author") or _author(options)), []).append(one)
+    given_regions = image.get("regions")
+    said = given_regions if isinstance(given_regions, dict) else {}
     for author, mine in by_author.items():
-        yield _answer(author, mine, height, width)
+        yield with_regions(_answer(author, mine, height, width), said.get(author), values)
     given = image.get("clean_by")
     clean_by = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
     for author in clean_by:

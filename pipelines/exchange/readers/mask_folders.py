@@ -1,6 +1,7 @@
 """Read folders of images with folders of masks: our own export, any such pair, PAL4VST's layout."""
 
 import csv
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,7 +13,7 @@ from dataengine.bounds import check_drawn
 from dataengine.errors import InputRefused
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Reading, Row
-from pipelines.exchange.labels import ImportedAnnotation
+from pipelines.exchange.labels import ImportedAnnotation, with_regions
 from pipelines.exchange.metadata import SIDECARS, Refusal, displayable_name, read_rows, same_name
 from pipelines.exchange.readers.folders import find_image_files, read_folder
 from pipelines.exchange.readers.mask_images import read_mask
@@ -225,7 +226,19 @@ def _row_reader(root: Path, row: dict[str, str], options: ImportOptions) -> Mask
         return partial(_clean, author, more)
     name = row.get("mask") or ""
     path_inside(root / "masks", name)
-    return partial(_from_file, root / "masks", name, None, author, more=more)
+    regions = parse_regions(row.get("regions") or "")
+    return partial(_from_file, root / "masks", name, None, author, more=more, regions=regions)
+
+
+def parse_regions(text: str) -> list[Any]:
+    """The column `regions`, a JSON list. Raises `InputRefused` for anything else."""
+    try:
+        found = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise InputRefused("its column regions is no JSON list")
+    return found
 
 
 def _clean(author: str, more: dict[str, Any], height: int, width: int) -> list[ImportedAnnotation]:
@@ -241,10 +254,12 @@ def _from_file(
     width: int,
     *,
     more: Mapping[str, Any] = MappingProxyType({}),
+    regions: Sequence[Any] = (),
 ) -> list[ImportedAnnotation]:
     try:
         mask = read_mask(read_inside(folder, name)[0], one_class, (height, width))
     except InputRefused as error:
         return [ImportedAnnotation(author=author, label_map=None, refused=(str(error),), **more)]
     label_map = mask.label_map if mask.label_map.any() else None
-    return [ImportedAnnotation(author=author, label_map=label_map, remark=mask.remark, **more)]
+    found = ImportedAnnotation(author=author, label_map=label_map, remark=mask.remark, **more)
+    return [with_regions(found, list(regions))]

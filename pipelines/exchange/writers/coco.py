@@ -9,14 +9,16 @@ import shutil
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dataengine.bounds import MAX_PIXELS
+from dataengine.defects import region_payload
 from dataengine.masks import LabelRuns, StoredMap, read_label_runs
-from dataengine.records import Image
+from dataengine.records import Image, Region
 
 Integers = NDArray[np.int64]
 
@@ -200,8 +202,16 @@ class CocoFile:
             f'{{"info": {json.dumps(info)},\n"categories": {json.dumps(categories)},\n"images": ['
         )
 
-    def add(self, image: Image, name: str, drawn: Mapping[str, StoredMap], clean_by: list[str]) -> None:
-        """Add one image, its label maps by author, and the authors who found nothing."""
+    def add(
+        self,
+        image: Image,
+        name: str,
+        drawn: Mapping[str, StoredMap],
+        clean_by: list[str],
+        regions: Mapping[str, Sequence[Region]] = MappingProxyType({}),
+    ) -> None:
+        """Add one image, its label maps by author, the authors who found nothing, and by author what is said
+        of regions."""
         entry: dict[str, Any] = {
             "id": self.images + 1,
             "file_name": name,
@@ -210,6 +220,8 @@ class CocoFile:
         }
         if clean_by:
             entry["clean_by"] = clean_by
+        if said := {author: list(map(region_payload, each)) for author, each in regions.items() if each}:
+            entry["regions"] = said
         _append(self._file, entry, first=self.images == 0)
         self.images += 1
         for author, packed in drawn.items():

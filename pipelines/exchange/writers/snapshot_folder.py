@@ -12,6 +12,7 @@
 Images are read one page at a time, so that memory does not grow with their number.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +22,7 @@ from typing import Any, Protocol
 
 from dataengine import durable
 from dataengine.csv_files import CsvTable
+from dataengine.defects import region_payload
 from dataengine.errors import InputRefused
 from dataengine.images import encode_png
 from dataengine.masks import StoredMap
@@ -49,7 +51,17 @@ IMAGE_COLUMNS = (
     "height",
     "width",
 )
-LABEL_COLUMNS = ("image", "mask", "author", "revision", "clean", "source", "lead_seconds", "created")
+LABEL_COLUMNS = (
+    "image",
+    "mask",
+    "author",
+    "revision",
+    "clean",
+    "source",
+    "lead_seconds",
+    "created",
+    "regions",
+)
 PREDICTION_COLUMNS = ("image", "detector", "max", "mean", "uncertainty", "created")
 FLAG_COLUMNS = ("threshold", "flagged")
 """The detector's operating point, and whether the image reaches it: 1 or 0."""
@@ -259,7 +271,9 @@ class _Masks(_Tables):
             if mask:
                 (self._folder / mask).write_bytes(encode_png(drawn[label.author].unpack()))
             values = {column: getattr(label, column, None) for column in LABEL_COLUMNS}
-            self._labels.add(values | {"image": name, "mask": mask, "clean": int(label.clean)})
+            regions = json.dumps(list(map(region_payload, label.regions))) if label.regions else ""
+            own = {"image": name, "mask": mask, "clean": int(label.clean), "regions": regions}
+            self._labels.add(values | own)
 
 
 class _Coco:
@@ -269,7 +283,8 @@ class _Coco:
         self.file = CocoFile(path, classes)
 
     def add(self, image: Image, name: str, labels: list[Label], drawn: Drawn) -> None:
-        self.file.add(image, name, drawn, [label.author for label in labels if label.clean])
+        clean_by = [label.author for label in labels if label.clean]
+        self.file.add(image, name, drawn, clean_by, {label.author: label.regions for label in labels})
 
     def close(self) -> None:
         self.file.close()

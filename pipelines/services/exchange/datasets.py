@@ -39,6 +39,8 @@ class ImportRequest:
     """Our column name → theirs."""
     config: str = ""
     """Configuration of a Hugging Face dataset that has several."""
+    coordinates: str = ""
+    """How the numbers of boxes are meant, where the dataset does not say."""
     clean: bool = False
     """Whether an image without annotation is free of artifacts."""
     partial: bool = False
@@ -92,6 +94,7 @@ def import_data(
             one_class=request.one_class,
             columns=request.columns,
             config=request.config,
+            coordinates=request.coordinates,
             clean=request.clean,
         )
         found = import_dataset(workspace, request.format, wanted, ingest, trial=dry_run, report=report)

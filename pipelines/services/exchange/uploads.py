@@ -26,7 +26,7 @@ from dataengine.bounds import (
 )
 from dataengine.errors import AccessDenied, ClinicError, Conflict, InputRefused, NotFound, Unavailable
 from dataengine.records import AuditEvent, Job, Source, Upload, UploadedFile, UploadPart, now
-from pipelines.exchange.formats import FORMATS
+from pipelines.exchange.formats import BOX_COORDINATES, FORMATS
 from pipelines.services.exchange.datasets import ImportRequest, import_data
 from pipelines.services.jobs import request_job
 from pipelines.services.queue import fresh_id
@@ -57,6 +57,7 @@ class ImportSettings(RequestBody):
     generator: Name | None = None
     one_class: str = Field(default="", max_length=200)
     classes: dict[str, str] = Field(default={}, max_length=200)
+    coordinates: str = Field(default="", max_length=20)
     clean: bool = False
     partial: bool = False
     update: bool = False
@@ -72,6 +73,11 @@ class ImportSettings(RequestBody):
         if any(not 0 < len(word) <= 200 for pair in self.classes.items() for word in pair):
             raise InputRefused("a class name has 1 to 200 characters")
         return ImportRequest(path=path, **self.model_dump(exclude={"format"}), format=format)
+
+
+def box_coordinates() -> tuple[str, ...]:
+    """What the numbers of a box can mean, for the form."""
+    return BOX_COORDINATES
 
 
 def import_formats() -> list[dict[str, str]]:

@@ -134,11 +134,13 @@ def diagnose_unrecorded(
 
 def _trained(workspace: "Workspace", detector_id: str) -> DetectorVersion:
     """The trained detector of that id, or the champion."""
+    from pipelines.detectors.vlm_boxes import is_boxes
+
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id) if detector_id else catalog.detectors.champion()
     if version is None:
         raise ConfigRefused("this workspace has no champion detector; register or train one, or choose one")
-    if "kind" in version.config:
+    if "kind" in version.config and not is_boxes(version):
         raise ConfigRefused(
             f"{version.name} has no weights that predict a map of a file; choose a trained one"
         )

@@ -7,9 +7,11 @@ from typing import TypeVar
 
 from dataengine.api.models import CLINIC_DETECTOR as CLINIC
 from dataengine.api.models import CLINIC_GENERATORS, DIFFDOCTOR
+from dataengine.curation.config import BoxesConfig
 from dataengine.errors import ConfigRefused, NotFound
 from dataengine.records import DetectorVersion, GeneratorVersion
 from dataengine.treatment.config import UsualSampling
+from pipelines.runtime.models import BOXES_FILE
 from storage.workspace import Workspace
 
 Version = TypeVar("Version", DetectorVersion, GeneratorVersion)
@@ -55,6 +57,8 @@ def detector_files(named: str, cache: Path) -> Path:
             "the detector of DiffDoctor's authors is not shipped: download its checkpoint from the page that "
             "their repository names, and give the file with --detector FILE (docs/own_images.md)"
         )
+    if named.startswith(("http://", "https://")):
+        return boxes_folder(BoxesConfig(model=named), cache / "boxes")
     path = Path(named).expanduser()
     if named and path.exists():
         return path
@@ -64,8 +68,15 @@ def detector_files(named: str, cache: Path) -> Path:
         return download_detector(named)
     raise NotFound(
         f"there is no detector {named!r}: expected {CLINIC!r}, a detector's folder, a file of weights, a hub "
-        "id, or with --workspace the id or name of a registered one"
+        "id, the URL of a model that answers boxes, or with --workspace the id or name of a registered one"
     )
+
+
+def boxes_folder(config: BoxesConfig, folder: Path) -> Path:
+    """A detector's folder for a model that answers boxes: its settings alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BOXES_FILE).write_text(config.model_dump_json(indent=2) + "\n")
+    return folder
 
 
 def display_name(named: str) -> str:

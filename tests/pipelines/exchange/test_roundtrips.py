@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from dataengine.errors import InputRefused, NotFound
 from dataengine.masks import pack_label_map, unpack_label_map
-from dataengine.records import Label, SnapshotItem
+from dataengine.records import Label, Region, SnapshotItem
 from pipelines.exchange.formats import import_dataset
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Ingest
@@ -184,3 +185,26 @@ def test_predictions_as_a_table(fresh: Workspace, tmp_path: Path) -> None:
     folder = export_folder(fresh, tmp_path / "out", format="predictions").folder
     lines = (folder / "predictions.csv").read_text().splitlines()
     assert len(lines) == 9 and lines[0].startswith("image,detector,max,mean,uncertainty,created,prompt")
+
+
+@pytest.mark.parametrize("format", ["masks", "coco", "folder"])
+def test_reasons_and_importance_go_out_and_in(format: str, _bare: Path) -> None:
+    """Of two regions of one class; `folder` is read back as what it contains, masks with their table."""
+    label_map = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    label_map[2:8, 2:10], label_map[10:15, 12:20] = 1, 3
+    regions = (Region(1, (2, 2, 10, 8), 'six "fingers", fused', 90), Region(3, (12, 10, 20, 15), "", 5))
+    with workspaces(_bare) as (source, target, folder):
+        fill(source, folder / "pictures", [label_map])
+        with source.catalog() as catalog:
+            [label] = catalog.labels.of_images([image.id for image in catalog.images.find()])
+            catalog.labels.submit(replace(label, regions=regions))
+            catalog.commit()
+        done = export_folder(source, folder / "out", format=format)
+        read_as = "masks" if format == "folder" else format
+        for _ in range(2):
+            import_dataset(
+                target, read_as, ImportOptions(path=done.folder), Ingest(validation=0.0), workers=1
+            )
+        with target.catalog(read_only=True) as catalog:
+            [found] = catalog.labels.of_images([image.id for image in catalog.images.find()])
+        assert (found.regions, found.revision) == (regions, 1)

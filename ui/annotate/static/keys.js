@@ -33,6 +33,7 @@ export const ACTIONS = [
   ["previous", "Backspace", "Back to the previous image"],
   ["triage", "T", "Triage: many images at a glance"],
   ["answers", "O", "My answers: find one and open it again"],
+  ["regions", "R", "Importance and reason of each region; Escape returns to the image"],
   ["comment", "M", "Comment on the image"],
   ["guide", "I", "What counts as an artifact"],
   ["help", "?", "All keys"],

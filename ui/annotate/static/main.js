@@ -11,6 +11,7 @@ import { Segmenter } from "./segment.js";
 import { OutboxSender } from "./outbox.js";
 import { drafts, outbox } from "./draft_store.js";
 import { TaskQueue, keepLeases, load } from "./task_queue.js";
+import { RegionNotes } from "./regions.js";
 import { OwnAnswers } from "./own_answers.js";
 import { answerPainter, answerText, endTour, isShown, practice, showLesson, tourIsDue, verdict } from "./tour.js";
 import { Triage } from "./triage.js";
@@ -29,6 +30,7 @@ const triage = new Triage(sender, timer, say, () => (tasks.current ? showTools()
 const segmenter = new Segmenter(desk, view, tasks, act);
 desk.segmenter = segmenter;
 const own = new OwnAnswers(openOwn);
+const regions = new RegionNotes($, { changed: noted, point: pointOut });
 // The curation desk opens an image by name, and wants its person back afterwards.
 const asked = new URLSearchParams(location.search), wanted = asked.get("image");
 const back = /^\/curate([/?#]|$)/.test(asked.get("back") ?? "") ? asked.get("back") : null;
@@ -59,6 +61,8 @@ async function reopen(entry) {
     }
     const pixels = await unpacked(entry.body.label_map, desk.labels.pixels.length);
     editor.replace(pixels);
+    regions.open(desk.labels, entry.body.regions, tasks.current.task.classes);
+    noted();
     await drop(entry);
   });
 }
@@ -67,8 +71,29 @@ async function reopen(entry) {
 
 // After every change of the label map: stores a draft in the browser at once, on the server a little later.
 function drawn() {
+  regions.painted();
   if (tasks.current?.lesson) showLesson(tasks.current);
   saveDraft();
+}
+
+// An edit of a region's fields is a change like one of the map.
+function noted() {
+  if (!tasks.current || tasks.current.lesson) return;
+  tasks.current.labels.changes++;
+  saveDraft();
+}
+
+// Outlines a region while its fields have the focus.
+function pointOut(box) {
+  if (tasks.current?.lesson) return;
+  editor.hint = box && ((context, pixel) => {
+    const [left, top, right, bottom] = box;
+    for (const [width, colour] of [[5, "rgb(0 0 0 / 60%)"], [2.5, "#fff"]]) {
+      Object.assign(context, { lineWidth: width * pixel, strokeStyle: colour });
+      context.strokeRect(left - 2 * pixel, top - 2 * pixel, right - left + 4 * pixel, bottom - top + 4 * pixel);
+    }
+  });
+  view.request();
 }
 
 function saveDraft() {
@@ -76,7 +101,7 @@ function saveDraft() {
   if (!current || current.lesson || !current.labels.changes || current.labels.changes === savedChanges) return;
   savedChanges = current.labels.changes;
   const bytes = runs(current.labels.pixels);
-  drafts.put({ person, image: current.task.image.id, runs: bytes, seconds: timer.seconds, saved: Date.now() })
+  drafts.put({ person, image: current.task.image.id, runs: bytes, regions: regions.current(), seconds: timer.seconds, saved: Date.now() })
     .catch(() => say("This browser cannot store drafts; they are saved on the server every few seconds.", "bad"));
 }
 
@@ -84,7 +109,7 @@ async function saveOnServer() {
   const { current } = tasks;
   if (!current || current.lesson || busy || current.labels.changes === serverDraftAt) return;
   serverDraftAt = current.labels.changes;
-  const body = { image: current.task.image.id, label_map: await packed(current.labels.pixels), seconds: timer.seconds };
+  const body = { image: current.task.image.id, label_map: await packed(current.labels.pixels), regions: regions.current(), seconds: timer.seconds };
   if (tasks.current === current) await post("/api/annotate/draft", body).catch(() => {});
 }
 
@@ -108,6 +133,8 @@ function show(loaded) {
   tasks.current = loaded;
   serverDraftAt = savedChanges = labels.changes;
   editor.open(loaded, { image: task.image.id, classes: task.classes, offered: task.offered, threshold: firstThreshold(task.map), tools: task.tools });
+  if (loaded.lesson) regions.close();
+  else regions.open(labels, loaded.regions, task.classes);
   timer.reset(loaded.seconds);
   $("map-hint").textContent = task.map ? `Predicted by ${task.map.detector}. ${task.map.note}`.trim() : "No detector has looked at this image yet.";
   $("map-group").classList.toggle("none", !task.map);
@@ -132,6 +159,7 @@ const SIGNED_OUT = ["You are signed out", "Your answers are safe on this device.
 function rest([title, text] = NOTHING) {
   tasks.current = null;
   editor.close();
+  regions.close();
   showLesson(null);
   $("empty").hidden = false;
   $("empty-title").textContent = title;
@@ -150,7 +178,7 @@ function putBack() {
   const { current } = tasks;
   if (!current || current.lesson || current.task.lease === null) return;
   saveDraft();
-  tasks.waiting.unshift({ task: current.task, loaded: Promise.resolve({ ...current, seconds: timer.seconds, restored: false }) });
+  tasks.waiting.unshift({ task: current.task, loaded: Promise.resolve({ ...current, regions: regions.current(), seconds: timer.seconds, restored: false }) });
 }
 
 async function advance(prefer) {
@@ -191,11 +219,15 @@ async function answer(clean) {
   if (clean && current.labels.painted) return say(`You have painted something: erase it first, or press ${keyOf("submit")} to submit it.`, "bad");
   if (!clean && !current.labels.painted) return say(`Nothing is painted. If the image is clean, press ${keyOf("clean")}.`, "bad");
   if (current.lesson) return judgeLesson(current, clean);
+  if (!clean && regions.wrong) {
+    regions.wrong.focus();
+    return say("An importance is a whole number from 1 to 100.", "bad");
+  }
   let kept = false;
   await act(async () => {
     const { lease, image, revision } = current.task;
     const body = {
-      lease, image: image.id, revision, clean, label_map: clean ? null : await packed(current.labels.pixels),
+      lease, image: image.id, revision, clean, label_map: clean ? null : await packed(current.labels.pixels), regions: clean ? [] : regions.current(),
       seconds: timer.seconds, key: crypto.randomUUID(),
     };
     await sender.add("/api/annotate/submit", body, image.id);
@@ -312,12 +344,14 @@ const DO = {
     if (await act(() => triage.enter())) await triage.leave();
   },
   answers: () => own.show(sender.flush(), tasks.current?.task.classes ?? CLASSES),
+  regions: () => !tasks.current.lesson && regions.focus(),
   comment: () => tasks.current && !tasks.current.lesson && showComments(tasks.current.task.image.id, say),
   guide: () => showFromTop("guide"), help: () => showFromTop("help"),
 };
 const WITHOUT_IMAGE = ["help", "guide", "triage", "previous", "answers"];
 
 addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && event.target.closest?.("#region-list")) return view.stage.focus();
   if (document.querySelector("dialog[open]") || event.target.matches?.("input:not([type=range]), textarea")) return;
   if (triage.open) return triage.keydown(event);
   editor.keydown(event, event.target === view.stage || event.target === document.body, DO, run);

@@ -41,10 +41,10 @@ async function begin(task, person) {
   const local = await drafts.get(person, id).catch(() => null);
   const remote = task.draft ?? task.answer;
   if (local && local.saved / 1000 >= (remote?.saved ?? 0) - 1) {
-    return { labels: new LabelMap(height, width, unrun(local.runs, count)), seconds: local.seconds, restored: true };
+    return { labels: new LabelMap(height, width, unrun(local.runs, count)), regions: local.regions ?? [], seconds: local.seconds, restored: true };
   }
-  if (remote) return { labels: new LabelMap(height, width, await unpacked(remote.label_map, count)), seconds: task.answer ? 0 : remote.seconds, restored: !task.answer };
-  return { labels: new LabelMap(height, width), seconds: 0, restored: false };
+  if (remote) return { labels: new LabelMap(height, width, await unpacked(remote.label_map, count)), regions: remote.regions ?? [], seconds: task.answer ? 0 : remote.seconds, restored: !task.answer };
+  return { labels: new LabelMap(height, width), regions: [], seconds: 0, restored: false };
 }
 
 export class TaskQueue {

@@ -135,6 +135,8 @@ class Desk {
       h("ul", { class: "history" }, review.opinions.map((one) => h("li", {},
         h("button", { type: "button", class: "link", onclick: () => drawLabels(canvas, labelOf(review.image, one.author)) }, `${one.author}, revision ${one.revision}`),
         h("span", {}, `${one.clean ? "clean" : "drawn"} · ${when(one.created)} · ${number(one.seconds, 0)} s · ${one.counts ? "counts" : "does not count"}`),
+        one.regions.length ? h("ul", { class: "regions", "aria-label": `What ${one.author} says of regions` }, one.regions.map((region) => h("li", {},
+          region.importance === null ? null : h("b", { title: "Importance, 1 to 100" }, region.importance), ` ${region.reason || "no reason given"}`))) : null,
         review.gold && !review.gold.chosen && one.counts ? makeGold(review.image, one.author, () => this.show(this.shown)) : null,
         one.verdict ? h("em", { class: `verdict ${one.verdict.verdict}` }, `${VERDICT[one.verdict.verdict]} by ${one.verdict.by}${one.verdict.note ? `: ${one.verdict.note}` : ""}`) : null))));
   }

@@ -154,6 +154,7 @@ function settingsForm(choices, formats = false) {
   const labels = [
     select("one_class", "Class of masks that name none", choices.classes.map((name, at) => [at ? name : "", name]), ""),
     h("label", { class: "field wide" }, h("span", {}, "Class names: theirs = ours, one per line"), h("textarea", { name: "classes", rows: "2", maxlength: "8000" })),
+    select("coordinates", "How boxes are written (layout sdg)", [["", "as the file says"], ...choices.coordinates.map((name) => [name, name])], ""),
     check("clean", "Images without a mask or annotation are free of artifacts"),
     check("partial", "Keep the rest of a label of which a part was refused"),
   ];
@@ -188,6 +189,7 @@ function settingsOf(form, formats) {
     ...(given.generator ? { generator: given.generator } : {}),
     licence: given.licence.trim(),
     one_class: given.one_class ?? "",
+    coordinates: given.coordinates ?? "",
     classes: Object.fromEntries(pairs.map((line) => line.split("=").map((word) => word.trim()))),
     clean: "clean" in given, partial: "partial" in given, update: "update" in given,
     validation: Number(given.validation) / 100, benchmark: Number(given.benchmark) / 100,
