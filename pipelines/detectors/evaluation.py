@@ -16,11 +16,12 @@ from dataengine.records import (
     threshold_of,
 )
 from pipelines.config import EvaluateConfig, PublishConfig
-from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors import yes_no_question
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.operating_point import ensure_operating_point
 from pipelines.detectors.score_dynamics import redrawable_images
 from pipelines.detectors.training_data import read_training_data
+from pipelines.detectors.training_free import regenerates
 from pipelines.detectors.training_set import labelled_items, real_items
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
@@ -142,7 +143,7 @@ def _predicted(
 
     if yes_no_question.is_question(version):
         return  # All metrics compare maps, and a question predicts none.
-    if score_dynamics.is_score_dynamics(version):
+    if regenerates(version):
         yield from _redrawn(context, version, items, batch)
         return
     detector = open_detector(context, version.id)
@@ -162,7 +163,7 @@ def _redrawn(
 
     with context.workspace.catalog(read_only=True) as catalog:
         known = catalog.images.get_many([item.image_id for item in items])
-    redrawable = {image.id: image for image in redrawable_images(known)}
+    redrawable = {image.id: image for image in redrawable_images(known, version)}
     chosen = [item for item in items if item.image_id in redrawable]
     samples = StoredSamples(context.workspace, chosen)
     predictions = predict(context, version.id, [redrawable[item.image_id] for item in chosen], batch)

@@ -8,7 +8,8 @@ import numpy as np
 
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, Image, Prediction
-from pipelines.detectors import score_dynamics, yes_no_question
+from pipelines.detectors import denoiser_variance, score_dynamics, yes_no_question
+from pipelines.detectors.training_free import regenerates
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import batches_of_equal_size, read_readable
@@ -53,6 +54,8 @@ def _predict_missing(
         to_predictions = list
     elif score_dynamics.is_score_dynamics(version):
         iter_batches = score_dynamics.iter_dynamics_maps
+    elif regenerates(version):
+        iter_batches = denoiser_variance.iter_variance_maps
     else:
         iter_batches = partial(_iter_network_maps, unreadable=unreadable)
 

@@ -31,6 +31,7 @@ from tests.bench.guided_sampling import (
     KEEPER,
     SAMPLING,
     SEED,
+    SIZES,
     Generator,
     ImageRow,
     Steering,
@@ -130,8 +131,11 @@ def beside_dynamics(
 ) -> list[Figure]:
     """Score dynamics on as many of the same prompts and seeds."""
     rows = [
-        generate_with_dynamics(clinic, name, base, use, count)
-        for use, count in (("validation", KNOWN), ("evaluation", TESTED))
+        first_of(generate_with_dynamics(clinic, name, base, use, most), count)
+        for use, most, count in (
+            ("validation", SIZES.validation, KNOWN),
+            ("evaluation", SIZES.accuracy, TESTED),
+        )
     ]
     told = [(row.extras["released|strength"], row.flawed) for row in rows]
     figures = accuracy(
@@ -142,6 +146,12 @@ def beside_dynamics(
     same = float(np.mean(rows[1].flawed == flawed[1]))
     note = f"the same images; {same:.3f} of the judge's verdicts are equal"
     return [*figures, figure(f"pixel_ap_bayes_{name}_dynamics", ap, n=len(truth), note=note)]
+
+
+def first_of(row: ImageRow, count: int) -> ImageRow:
+    """The first images of a row, which is drawn whole once for all that use it."""
+    extras = {key: values[:count] for key, values in row.extras.items()}
+    return ImageRow(row.images[:count], row.judged[:count], row.categories[:count], extras)
 
 
 class SuspectsVariance:
