@@ -1,7 +1,8 @@
 """Detection, correction and guidance without training, on the clinic's generators, by its judge.
 
-    make bench-trainingfree            detection by the released rule and the one before it, corrections on
-                                       300 images, times: 45 minutes on two cores, resumable
+    make bench-trainingfree            detection by the released rule and the one before it, BayesDiff,
+                                       corrections on 300 images, weak spots, a linear probe, times: 55
+                                       minutes on two quiet cores (estimated), resumable
     QUICK=1 make bench-trainingfree    proves that the command works
     FULL=1 make bench-trainingfree     corrections on 1,000 images by settings that are chosen anew, with
                                        guidance and treatment, self-refining, a DDPM in pixels, sensitivity,
