@@ -410,6 +410,30 @@ class DynamicsConfig(Config):
         return self
 
 
+class BayesDiffConfig(Config):
+    """Uncertainty of the denoiser (BayesDiff): the pixel-wise variance of an image, by a last-layer Laplace
+    approximation that is carried along the chain."""
+
+    images: int = Field(default=500, ge=1, le=100_000)
+    """At most this many real images are used to fit the posterior (ours; the authors take about 1,000)."""
+
+    prior_precision: float = Field(default=1.0, gt=0)
+    """Precision of the weights' prior (the authors' 1)."""
+
+    samples: int = Field(default=10, ge=1, le=1000)
+    """States drawn around each step's own, at each of which the model is asked once (the authors' 10)."""
+
+    space: Literal["latent", "pixel"] = "pixel"
+    """Where the variance is taken: in the latents, or over decoded draws, as the authors do."""
+
+    deviations: float = Field(default=3.0, gt=0)
+    """A place is suspect above this many scaled MADs over the image's median (ours; the rule of score
+    dynamics)."""
+
+    seed: int = Field(default=0, ge=0)
+    """Random seed of the fit's noise and of the drawn states."""
+
+
 class HighlighterConfig(Config):
     """The flaw highlighter: a VGG16 that classifies real against generated (self-refining diffusion's
     schedule)."""

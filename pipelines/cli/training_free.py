@@ -1,4 +1,4 @@
-"""Commands about what needs no label: dynamics, highlight, ask, refine, inpaint."""
+"""Commands about what needs no label: dynamics, bayesdiff, highlight, ask, refine, inpaint."""
 
 import argparse
 from pathlib import Path
@@ -19,7 +19,7 @@ from pipelines.cli.command import (
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from dataengine.diagnosis.config import HighlighterConfig
+    from dataengine.diagnosis.config import BayesDiffConfig, HighlighterConfig
     from pipelines.config import RefiningRun
 
 
@@ -83,6 +83,44 @@ def dynamics_config() -> "type[BaseModel]":
     from dataengine.diagnosis.config import DynamicsConfig
 
     return DynamicsConfig
+
+
+def bayesdiff_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--round", metavar="ID", help="round whose images are predicted (default: the newest)"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="images generated per batch (default: 16)")
+    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
+    )
+
+
+def bayesdiff(call: Call) -> Any:
+    """Fit the last layer of a round's generators to real images, and store variance maps of its images."""
+    from pipelines.services.training_free import predict_variance
+
+    given, config = call.options, bayesdiff_config()
+    settings = config.model_validate(with_settings(config().model_dump(mode="json"), given.set))
+    found = predict_variance(
+        call.workspace, named_or_newest_round(call).id, settings, given.batch, given.device, call.report
+    )
+    call.report.close()
+    for each in found:
+        counts = f"{each.suspected} of {each.images} images have regions"
+        call.say(f"{each.detector.id} ({each.detector.name}): {counts}")
+    return {
+        "detectors": [
+            {"detector": each.detector.id, "images": each.images, "suspected": each.suspected}
+            for each in found
+        ]
+    }
+
+
+def bayesdiff_config() -> "type[BayesDiffConfig]":
+    from dataengine.diagnosis.config import BayesDiffConfig
+
+    return BayesDiffConfig
 
 
 def highlight_arguments(parser: argparse.ArgumentParser) -> None:
@@ -338,6 +376,14 @@ COMMANDS = (
             "clinic dynamics --image 3f2c… --point 20,31",
         ),
         settings=dynamics_config,
+    ),
+    Command(
+        name="bayesdiff",
+        summary="predict artifact maps from the uncertainty of the denoiser's last layer (BayesDiff)",
+        run=bayesdiff,
+        arguments=bayesdiff_arguments,
+        examples=("clinic bayesdiff", "clinic bayesdiff --set samples=4 --set space=latent"),
+        settings=bayesdiff_config,
     ),
     Command(
         name="highlight",

@@ -17,11 +17,12 @@ from dataengine.records import (
     threshold_of,
 )
 from pipelines.config import EvaluateConfig, PublishConfig
-from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
+from pipelines.detectors import vlm_boxes, yes_no_question
 from pipelines.detectors.dataset import StoredSamples
 from pipelines.detectors.operating_point import ensure_operating_point
 from pipelines.detectors.score_dynamics import redrawable_images
 from pipelines.detectors.training_data import read_training_data
+from pipelines.detectors.training_free import regenerates
 from pipelines.detectors.training_set import labelled_items, real_items
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
@@ -143,8 +144,10 @@ def _predicted(
 
     if yes_no_question.is_question(version):
         return  # All metrics compare maps, and a question predicts none.
-    if score_dynamics.is_score_dynamics(version):
-        yield from _from_predictions(context, version, items, batch, redrawable_images)
+    if regenerates(version):
+        yield from _from_predictions(
+            context, version, items, batch, lambda known: redrawable_images(known, version)
+        )
         return
     if vlm_boxes.is_boxes(version):
         # What was answered is stored, and a model that is asked again may answer otherwise.

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from dataengine.records import DetectorVersion, OperatingPoint, SnapshotItem
 from pipelines.config import EvaluateConfig
-from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
+from pipelines.detectors import vlm_boxes, yes_no_question
 from pipelines.detectors.dataset import StoredSamples
+from pipelines.detectors.training_free import regenerates
 from pipelines.runtime.context import Context
 from pipelines.runtime.open_detector import open_detector
 
@@ -56,7 +57,7 @@ def set_operating_point(
     """Choose the detector's operating point and store it over an earlier one; returns the detector."""
     with context.workspace.catalog(read_only=True) as catalog:
         version = catalog.detectors.get(detector_id)
-    if score_dynamics.is_score_dynamics(version) or yes_no_question.is_question(version):
+    if regenerates(version) or yes_no_question.is_question(version):
         point = OperatingPoint(reason=BY_DEFINITION)
     elif vlm_boxes.is_boxes(version):
         point = OperatingPoint(reason=BY_IMPORTANCE)

@@ -8,7 +8,8 @@ import numpy as np
 
 from dataengine.masks import quantise
 from dataengine.records import DetectorVersion, Image, Prediction
-from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
+from pipelines.detectors import denoiser_variance, score_dynamics, vlm_boxes, yes_no_question
+from pipelines.detectors.training_free import regenerates
 from pipelines.runtime.context import Context
 from pipelines.runtime.failpoint import fail_point
 from pipelines.runtime.images import batches_of_equal_size, read_readable
@@ -55,6 +56,8 @@ def _predict_missing(
         iter_batches = score_dynamics.iter_dynamics_maps
     elif vlm_boxes.is_boxes(version):
         iter_batches = partial(vlm_boxes.iter_box_maps, unreadable=unreadable)
+    elif regenerates(version):
+        iter_batches = denoiser_variance.iter_variance_maps
     else:
         iter_batches = partial(_iter_network_maps, unreadable=unreadable)
 

@@ -24,7 +24,7 @@ from pipelines.runtime.context import Context
 from pipelines.runtime.shards import shard_bounds
 from storage.workspace import Workspace
 
-KIND = "score dynamics"
+KIND = training_free.SCORE_DYNAMICS
 FOLDER = "dynamics"
 """Folder of the charts in the workspace; also the key of the settings in a version's config."""
 RULE = 2
@@ -49,9 +49,11 @@ def is_score_dynamics(version: DetectorVersion | None) -> bool:
     return version is not None and version.config.get("kind") == KIND
 
 
-def redrawable_images(images: Sequence[Image]) -> list[Image]:
-    """Those images that a registered generator made and can regenerate."""
-    return [image for image in images if can_be_redrawn(image)]
+def redrawable_images(images: Sequence[Image], version: DetectorVersion | None = None) -> list[Image]:
+    """Those images that a registered generator made and can regenerate; that of the version, if it is of
+    one."""
+    of = None if version is None else version.config.get("generator")
+    return [image for image in images if can_be_redrawn(image) and of in (None, image.generator_id)]
 
 
 def can_be_redrawn(image: Image) -> bool:
@@ -96,7 +98,7 @@ def iter_dynamics_maps(
             "for them"
         )
     replayer = TrajectoryReplayer(context, DynamicsConfig.model_validate(version.config["dynamics"]))
-    for similar in _group_by_settings(images):
+    for similar in group_by_settings(images):
         for start, stop in shard_bounds(len(similar), batch):
             group = similar[start:stop]
             dynamics, levels = replayer.watch(group)
@@ -105,13 +107,29 @@ def iter_dynamics_maps(
             yield group, [dynamics_map(each, size) for each, size in zip(dynamics, sizes, strict=True)]
 
 
-def _group_by_settings(images: Sequence[Image]) -> Iterator[list[Image]]:
+def group_by_settings(images: Sequence[Image]) -> Iterator[list[Image]]:
     """Group images by generator, settings and size."""
 
     def key(image: Image) -> str:
         return json.dumps([image.generator_id, image.height, image.width, image.settings], sort_keys=True)
 
     return (list(group) for _, group in groupby(sorted(images, key=key), key))
+
+
+def open_generator_of(context: Context, image: Image) -> tuple[Any, OpenSteering]:
+    """The generator that made the image, and the correction and guidance that it was made with."""
+    with context.workspace.catalog(read_only=True) as catalog:
+        generator = catalog.generators.get(str(image.generator_id))
+    family = open_generator(context, generator)
+    return family, open_steering(context, {name: image.settings.get(name) for name in FIELDS}, family)
+
+
+def sampling_of(images: Sequence[Image]) -> SamplingConfig:
+    """The sampling of images that were made with the same settings, as one batch."""
+    first = images[0]
+    sampling = {name: value for name, value in first.settings.items() if name not in FIELDS}
+    sampling |= {"batch": len(images), "height": first.height, "width": first.width}
+    return SamplingConfig.model_validate(sampling)
 
 
 class TrajectoryReplayer:
@@ -126,11 +144,8 @@ class TrajectoryReplayer:
         """Dynamics of images of one generator with the same settings, and the noise levels of the window."""
         from dataengine.treatment.sampling.trajectory import watch_dynamics
 
-        first = images[0]
-        family, steering = self._opened(first)
-        sampling = {name: value for name, value in first.settings.items() if name not in FIELDS}
-        sampling |= {"batch": len(images), "height": first.height, "width": first.width}
-        settings = SamplingConfig.model_validate(sampling)
+        family, steering = self._opened(images[0])
+        settings = sampling_of(images)
         prompts, seeds = [image.prompt for image in images], [int(image.seed or 0) for image in images]
         steppers = steering.steppers(prompts, seeds)
         return watch_dynamics(family, prompts, seeds, settings, self._config, steppers, self._context.report)
@@ -139,10 +154,7 @@ class TrajectoryReplayer:
         settings = {name: image.settings.get(name) for name in FIELDS}
         key = json.dumps([image.generator_id, settings], sort_keys=True)
         if self._open[0] != key:
-            with self._context.workspace.catalog(read_only=True) as catalog:
-                generator = catalog.generators.get(str(image.generator_id))
-            family = open_generator(self._context, generator)
-            self._open = (key, family, open_steering(self._context, settings, family))
+            self._open = (key, *open_generator_of(self._context, image))
         return self._open[1], self._open[2]
 
 

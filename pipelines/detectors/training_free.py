@@ -1,7 +1,8 @@
-"""Training-free detectors, which consist of settings only: score dynamics, a yes/no question.
+"""Training-free detectors: score dynamics, a denoiser's variance, a yes/no question.
 
-Each is registered as a detector version on first use, so that its predictions are stored, shown and compared
-like those of any other detector. Its checkpoint contains the settings instead of weights.
+Score dynamics and a question consist of settings only, and are registered as a detector version on first use,
+so that their predictions are stored, shown and compared like those of any other detector. Their checkpoint
+contains the settings instead of weights.
 """
 
 import json
@@ -11,6 +12,16 @@ from pathlib import Path
 from dataengine.config import Config
 from dataengine.records import DetectorVersion, digest
 from storage.workspace import Workspace
+
+SCORE_DYNAMICS = "score dynamics"
+DENOISER_VARIANCE = "denoiser variance"
+REGENERATING = (SCORE_DYNAMICS, DENOISER_VARIANCE)
+"""Kinds of detectors that have no network of their own, and see how an image is made again."""
+
+
+def regenerates(version: DetectorVersion | None) -> bool:
+    """Whether the version predicts by making images again, and so has no weights to train or export."""
+    return version is not None and version.config.get("kind") in REGENERATING
 
 
 def settings_id(kind: str, settings: Config, rule: int = 1) -> str:

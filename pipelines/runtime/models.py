@@ -44,6 +44,8 @@ class AttributeReader(Protocol):
 
 DYNAMICS_FILE = "dynamics.json"
 """The only file in a checkpoint of score dynamics: their settings."""
+VARIANCE_FILE = "bayesdiff.json"
+"""In a checkpoint of a denoiser's variance: its settings, beside the posterior."""
 QUESTION_FILE = "question.json"
 """The only file in a checkpoint of a yes/no question: its settings."""
 ANSWERS = "answers"
@@ -97,6 +99,10 @@ class Models:
         if (folder / DYNAMICS_FILE).is_file():
             raise ModelRefused(
                 "score dynamics have no weights and must regenerate images; choose a trained detector here"
+            )
+        if (folder / VARIANCE_FILE).is_file():
+            raise ModelRefused(
+                "a denoiser's variance is measured while an image is made again; choose a trained detector"
             )
         if (folder / QUESTION_FILE).is_file():
             raise ModelRefused(

@@ -9,7 +9,7 @@ from dataengine.curation.config import MiningConfig
 from dataengine.curation.mining import Choice, MiningCandidate, thumbnail_features
 from dataengine.masks import dequantise
 from dataengine.records import Image, QueueItem, threshold_of
-from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
+from pipelines.detectors import score_dynamics, training_free, vlm_boxes, yes_no_question
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context
 from pipelines.runtime.images import batches_of_equal_size, read_readable
@@ -136,15 +136,15 @@ def measure_disagreement(context: Context, images: Sequence[Image], mining: Mini
         for name, found in known.items()
         if name != mining.detector
         and found.removed is None
-        and not score_dynamics.is_score_dynamics(found)
+        and not training_free.regenerates(found)
         and not yes_no_question.is_question(found)
         and not vlm_boxes.is_boxes(found)
     ]
     second = mining.config.second_detector or (others[-1] if others else "")
     if not second:
         return {}
-    if score_dynamics.is_score_dynamics(known.get(second)):
-        images = score_dynamics.redrawable_images(images)
+    if training_free.regenerates(known.get(second)):
+        images = score_dynamics.redrawable_images(images, known[second])
     others_found = {
         one.image_id: one for one in predict(context, second, images, mining.batch, unreadable=[])
     }

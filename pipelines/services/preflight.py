@@ -32,7 +32,13 @@ from pipelines.generators.files import (
 )
 from pipelines.generators.preferences import NONE, find_pairs
 from pipelines.jobs.estimate import GIGABYTE
-from pipelines.runtime.models import BOXES_FILE, DYNAMICS_FILE, HIGHLIGHTER_FILE, QUESTION_FILE
+from pipelines.runtime.models import (
+    BOXES_FILE,
+    DYNAMICS_FILE,
+    HIGHLIGHTER_FILE,
+    QUESTION_FILE,
+    VARIANCE_FILE,
+)
 from pipelines.services import inference, queue
 from storage.queries.licences import training_licences
 from storage.workspace import Workspace
@@ -216,6 +222,7 @@ def refuse_other_channels(folder: Path, name: str) -> None:
     """Raises `ModelRefused` for a detector folder with other shapes than RGB in, one confidence out."""
     for file, what in (
         (DYNAMICS_FILE, "score dynamics"),
+        (VARIANCE_FILE, "a denoiser's variance"),
         (HIGHLIGHTER_FILE, "a flaw highlighter"),
         (QUESTION_FILE, "a yes/no question"),
         (BOXES_FILE, "a model that answers boxes"),

@@ -225,15 +225,13 @@ def expected_seconds(catalog: "Catalog", cost: RoundCost) -> tuple[float, str] |
 
 def second_detectors(catalog: "Catalog") -> list[DetectorVersion]:
     """Detectors that can be the second one in mining, the newest first, besides `SECOND_DETECTORS`."""
-    from pipelines.detectors import score_dynamics, yes_no_question
+    from pipelines.detectors import training_free, yes_no_question
 
     champion = catalog.detectors.champion()
     offered = reversed(catalog.detectors.offered())
     found = [one for one in offered if champion is None or one.id != champion.id]
     return [
-        one
-        for one in found
-        if not score_dynamics.is_score_dynamics(one) and not yes_no_question.is_question(one)
+        one for one in found if not training_free.regenerates(one) and not yes_no_question.is_question(one)
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataengine.curation.config import QuestionConfig
-from dataengine.diagnosis.config import DynamicsConfig, HighlighterConfig
+from dataengine.diagnosis.config import BayesDiffConfig, DynamicsConfig, HighlighterConfig
 from dataengine.errors import ConfigRefused
 from dataengine.records import DetectorVersion, Image, Job, Report, digest, no_report, threshold_of
 from dataengine.treatment.config import SamplingConfig, WeightsConfig
@@ -65,6 +65,48 @@ def predict_dynamics(
         left_out=len(images) - len(again),
         chart=dynamics_charts.chart_abnormal_shares(workspace, version.id),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceMaps:
+    """BayesDiff's maps of the images of one generator in a round."""
+
+    detector: DetectorVersion
+    """The detector version of these settings and this generator."""
+    images: int
+    suspected: int
+    """Images with a map at or above the threshold."""
+
+
+def predict_variance(
+    workspace: Workspace,
+    round_id: str,
+    config: BayesDiffConfig,
+    batch: int = 16,
+    device: str | None = None,
+    report: Report = no_report,
+) -> list[VarianceMaps]:
+    """Store BayesDiff's maps for a round's generated images, each of which is regenerated; by generator.
+
+    Raises `ConfigRefused` when no image can be generated again, without real training images, and for a
+    denoiser without a last layer.
+    """
+    from pipelines.detectors import denoiser_variance, score_dynamics
+    from pipelines.detectors.predict import predict
+    from pipelines.runtime.context import real_context
+
+    again = score_dynamics.redrawable_images(_round_images(workspace, round_id))
+    if not again:
+        raise ConfigRefused(
+            f"{round_id} has no image made by a generator of this workspace; run `clinic generate`"
+        )
+    context, found = real_context(workspace, device, report), []
+    for generator_id in sorted({str(image.generator_id) for image in again}):
+        version = denoiser_variance.get_or_register_detector(context, config, generator_id)
+        predictions = predict(context, version.id, score_dynamics.redrawable_images(again, version), batch)
+        suspected = sum(prediction.max >= threshold_of(version) for prediction in predictions)
+        found.append(VarianceMaps(detector=version, images=len(predictions), suspected=suspected))
+    return found
 
 
 def plot_dynamics(

@@ -11,9 +11,11 @@ from dataengine.treatment.sampling.sampler import as_tensor
 from tests.bench.guided_sampling import (
     EARLIER,
     FORMS,
+    MOMENTS,
     SAMPLING,
     SCORES,
     SIZES,
+    UP_TO,
     Generator,
     ImageRow,
     generate_row,
@@ -43,16 +45,26 @@ def balanced(flawed: np.ndarray) -> np.ndarray:
 
 
 def accuracy(
-    id: str, known: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], note: str
-) -> Figure:
-    """Share right of as many flawed as clean images by a threshold from validation; both (scores, flawed)."""
+    row: str, known: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], note: str
+) -> list[Figure]:
+    """Accuracy, precision and recall of `row` on as many flawed as clean images, by a threshold from
+    validation; both are (scores, flawed)."""
     level, _ = threshold_of(*known)
     scores, flawed = (values[balanced(test[1])] for values in test)
     if not len(scores):
         drawn_ones = f"{int(test[1].sum())} of {len(test[1])} drawn images are"
-        return figure(id, "not measured", note=f"flawed and clean images are needed; {drawn_ones} flawed")
-    right = int(((scores >= level) == flawed).sum())
-    return share(id, right, len(scores), f"{note}; threshold {level:.4g} from validation")
+        note = f"flawed and clean images are needed; {drawn_ones} flawed"
+        return [figure(f"accuracy_{row}", "not measured", note=note)]
+    found = scores >= level
+    right, hits, marked = int((found == flawed).sum()), int((found & flawed).sum()), int(found.sum())
+    figures = [
+        share(f"accuracy_{row}", right, len(scores), f"{note}; threshold {level:.4g} from validation"),
+        figure(f"precision_{row}", "not measured", note="no image is marked"),
+        share(f"recall_{row}", hits, int(flawed.sum()), "of the flawed images"),
+    ]
+    if marked:
+        figures[1] = share(f"precision_{row}", hits, marked, "of the images that are marked; chance 0.5")
+    return figures
 
 
 def pixel_ap(map_: np.ndarray, truth: np.ndarray) -> float:
@@ -67,7 +79,7 @@ def generate_with_dynamics(clinic: ClinicModels, name: str, base: Path, use: str
     """Images of a generator with the score dynamics recorded during sampling."""
     open_one = Generator(base)
     return generate_row(
-        clinic, f"{name}-watched", open_one, SAMPLING[name], use, count, recorded=FORMS | EARLIER
+        clinic, f"{name}-watched", open_one, SAMPLING[name], use, count, recorded=FORMS | UP_TO | EARLIER
     )
 
 
@@ -88,8 +100,8 @@ def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure]
     sharpest = max(aps, key=lambda each: aps[each])
     truth = test.judged[test.flawed]
     figures = [
-        accuracy(
-            f"accuracy_dynamics_{name}",
+        *accuracy(
+            f"dynamics_{name}",
             (known.extras[f"{form}|{score}"], known.flawed),
             (test.extras[f"{form}|{score}"], test.flawed),
             f"{form}, by its {score}, chosen on validation; paper 0.57-0.70, goal ≥ 0.65 for the best family",
@@ -101,7 +113,7 @@ def detection(clinic: ClinicModels, name: str, base: Path) -> tuple[list[Figure]
             note=f"{sharpest}, chosen on validation; chance {(truth >= 128).mean() if truth.size else 0:.3f}",
         ),
     ]
-    figures += rule_figures(name, known, test)
+    figures += [*rule_figures(name, known, test), *moments_of_detection(name, known, test)]
     if not told_nothing(name):
         figures += within(name, test, test.extras[f"{form}|{score}"])
     shares = np.mean(test.extras[f"{form}|abnormal"], axis=0)
@@ -115,9 +127,8 @@ def rule_figures(name: str, known: ImageRow, test: ImageRow) -> list[Figure]:
     """Every rule and score by itself, and how the earlier rule's regions overlap with the released one's."""
     rules, truth, figures = [*FORMS, *EARLIER], test.judged[test.flawed], []
     for each, by in ((each, by) for each in rules for by in SCORES):
-        id = f"accuracy_{name}_{rules.index(each)}_{by}"
         told = [(row.extras[f"{each}|{by}"], row.flawed) for row in (known, test)]
-        figures.append(accuracy(id, told[0], told[1], each))
+        figures += accuracy(f"{name}_{rules.index(each)}_{by}", told[0], told[1], each)
     for each in rules:
         ap = pixel_ap(test.extras[f"{each}|map"][test.flawed], truth)
         regions = float(test.extras[f"{each}|regions"].mean())
@@ -129,6 +140,35 @@ def rule_figures(name: str, known: ImageRow, test: ImageRow) -> list[Figure]:
         id = f"region_overlap_{name}_{rules.index(before)}"
         figures.append(figure(id, same, None, "IoU", len(test.images), f"{before}, and {after}"))
     return figures
+
+
+def moments_of_detection(name: str, known: ImageRow, test: ImageRow) -> list[Figure]:
+    """Accuracy, precision and recall of what is known at T_c, over T_c (ASCED, Fig. 8 and 11): by the score
+    that is best on validation at that T_c, and of the regions' pixels."""
+    figures, rows = [], []
+    for moment, form in zip(MOMENTS, UP_TO, strict=True):
+        scores = {by: threshold_of(known.extras[f"{form}|{by}"], known.flawed)[1] for by in SCORES}
+        by = max(scores, key=lambda each: scores[each])
+        told = [(row.extras[f"{form}|{by}"], row.flawed) for row in (known, test)]
+        found = accuracy(f"dynamics_{name}_at_{moment:g}", told[0], told[1], f"{form}, by its {by}")
+        figures += found
+        pixels = pixel_precision_recall(test.extras[f"{form}|map"], test.judged)
+        rows.append((moment, *(each.value for each in found), *pixels))
+    names = ("moment", "accuracy", "precision", "recall", "pixel_precision", "pixel_recall")
+    if all(len(row) == len(names) for row in rows):
+        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+        kept = curve(f"trainingfree-detection-moments-{name}", columns)
+        at = [float(row[1]) for row in rows]
+        note = f"T_c / T of the highest accuracy, {max(at):.3f}; precision and recall in {kept}"
+        figures.append(figure(f"best_detection_moment_{name}", MOMENTS[int(np.argmax(at))], note=note))
+    return figures
+
+
+def pixel_precision_recall(map_: np.ndarray, judged: np.ndarray) -> tuple[float, float]:
+    """Precision and recall of the pixels in regions, against the judge's, over all images; both 8-bit."""
+    found, truth = map_ >= 128, judged >= round(255 * FLAWED)
+    hits = int((found & truth).sum())
+    return hits / max(int(found.sum()), 1), hits / max(int(truth.sum()), 1)
 
 
 def told_nothing(name: str) -> bool:
@@ -166,17 +206,12 @@ def detector_figures(clinic: ClinicModels, name: str, base: Path) -> list[Figure
             for each in (known, test)
         ]
         scores = [each.max((1, 2)) for each in maps]
-        figures.append(
-            accuracy(
-                f"accuracy_{label}_{name}", (scores[0], known.flawed), (scores[1], test.flawed), "trained"
-            )
-        )
+        told = (scores[0], known.flawed), (scores[1], test.flawed)
+        figures += accuracy(f"{label}_{name}", *told, "trained")
         ap = pixel_ap(np.rint(255 * maps[1][test.flawed]), test.judged[test.flawed])
         figures.append(figure(f"pixel_ap_{label}_{name}", ap, n=int(test.flawed.sum()), note="trained"))
     plain = [1 - clinic.reader.plausibility(each.images) for each in (known, test)]
     note = "the clinic's reader, which stands in for a VLM that is asked yes or no"
-    figures.append(
-        accuracy(f"accuracy_reader_{name}", (plain[0], known.flawed), (plain[1], test.flawed), note)
-    )
+    figures += accuracy(f"reader_{name}", (plain[0], known.flawed), (plain[1], test.flawed), note)
     figures.append(question_figure(name, known, test, balanced(test.flawed)))
     return figures

@@ -45,6 +45,13 @@ FORMS = {
     "Eq. 4 alone": DynamicsConfig(form="paper"),
 }
 """Rules that are chosen among, on latents but for one; σ in pixels at 256, the released value is 2."""
+MOMENTS = (0.3, 0.48, 0.7) if quick() else (0.3, 0.4, 0.48, 0.6, 0.7)
+"""T_c / T, counted from noise = 1."""
+UP_TO = {
+    f"released, up to {moment:g}": DynamicsConfig(stop=moment, start=max(0.8, round(moment + 0.2, 2)))
+    for moment in MOMENTS
+}
+"""The released rule on the frames that are known at T_c; two of them at least."""
 EARLIER = {f"earlier rule, σ {sigma}": DynamicsConfig(sigma=sigma / 256) for sigma in (2, 16)}
 """The rule before 2026-11-30, beside them and never chosen."""
 SCORES: dict[str, Callable[[Dynamics], float]] = {
@@ -167,7 +174,7 @@ def generate_row(
         if recorded:
             steppers = partial(_record_all, recorded, recorders)
         images = generate(family, texts, seeds, sampling, steppers=steppers)
-        judged = _judge_confidence(clinic, images)
+        judged = judge_confidence(clinic, images)
         return {"images": images, "judged": judged} | _dynamics(recorders, images)
 
     for start in range(0, count, SIZES.part):
@@ -219,7 +226,7 @@ def _dynamics(recorders: Mapping[str, list[WatchingBoth]], images: np.ndarray) -
 
 
 @torch.no_grad()
-def _judge_confidence(clinic: ClinicModels, images: np.ndarray) -> np.ndarray:
+def judge_confidence(clinic: ClinicModels, images: np.ndarray) -> np.ndarray:
     found = torch.cat([clinic.judge.confidence(part) for part in as_tensor(images).to(device()).split(32)])
     return np.rint(255 * found.cpu().numpy()).astype(np.uint8)
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tests.bench import choose_correction, self_refining, trainingfree
-from tests.bench.detection_rows import accuracy, pixel_ap, threshold_of
+from tests.bench.detection_rows import accuracy, pixel_ap, pixel_precision_recall, threshold_of
 from tests.bench.guided_sampling import FOLDS, ImageRow, kid_by_fold, prompts_of_row
 from tests.bench.self_refining import gain, share_inside
-from tests.bench.sensitivity import overlap
+from tests.bench.sensitivity import overlap, overlaps
+from tests.bench.trainingfree_contrast import contrast_of, with_disc
+from tests.bench.trainingfree_probe import RIDGES, chosen_ridge, fit_probe, one_hot
 
 
 def test_the_threshold_is_that_of_the_best_balanced_accuracy() -> None:
@@ -25,9 +27,56 @@ def test_accuracy_stands_on_as_many_flawed_as_clean_images() -> None:
     known = np.array([0.2, 0.8]), np.array([False, True])
     flawed = np.array([True, False, False, False, False])
     found = accuracy("a", known, (np.array([0.9, 0.1, 0.9, 0.9, 0.9]), flawed), "note")
-    assert (found.value, found.n) == (1.0, 2) and "0.8" in found.note
+    assert [each.id for each in found] == ["accuracy_a", "precision_a", "recall_a"]
+    assert (found[0].value, found[0].n) == (1.0, 2) and "0.8" in found[0].note
     none = accuracy("a", known, (np.zeros(3), np.zeros(3, dtype=bool)), "note")
-    assert none.value == "not measured"
+    assert [each.value for each in none] == ["not measured"]
+
+
+def test_precision_counts_the_marked_and_recall_the_flawed() -> None:
+    known = np.array([0.2, 0.8]), np.array([False, True])
+    flawed = np.array([True, True, True, True, False, False, False, False])
+    scores = np.array([0.9, 0.9, 0.9, 0.1, 0.9, 0.1, 0.1, 0.1])
+    found = accuracy("a", known, (scores, flawed), "note")
+    assert [(each.value, each.n) for each in found] == [(6 / 8, 8), (3 / 4, 4), (3 / 4, 4)]
+    unmarked = accuracy("a", known, (np.zeros(8), flawed), "note")
+    assert [each.value for each in unmarked] == [0.5, "not measured", 0.0]
+
+
+def test_pixels_in_regions_have_precision_and_recall() -> None:
+    truth, map_ = np.zeros((1, 4, 4), np.uint8), np.zeros((1, 4, 4), np.uint8)
+    truth[0, :2], map_[0, 1:, :2] = 255, 200
+    assert pixel_precision_recall(map_, truth) == (2 / 6, 2 / 8)
+
+
+def test_the_contrast_of_a_flaw_is_that_to_its_ring() -> None:
+    image, flaw = np.full((20, 20, 3), 100, np.uint8), np.zeros((20, 20), dtype=bool)
+    flaw[8:12, 8:12] = True
+    image[flaw] = (151, 100, 100)
+    assert contrast_of(image, flaw) == pytest.approx(51 / 255)
+    assert np.isnan(contrast_of(image, np.zeros_like(flaw))) and np.isnan(contrast_of(image, flaw | True))
+
+
+def test_a_disc_is_there_only_in_its_frames() -> None:
+    frames = np.full((5, 3, 30, 30), 200, np.uint8)
+    changed, disc = with_disc(frames, (15, 15), 64, 2, 4)
+    assert (changed[2:4][:, :, disc] == 136).all() and (changed[[0, 1, 4]] == 200).all()
+    assert (changed[:, :, ~disc] == 200).all() and disc[15, 15] and not disc[15, 22]
+    lighter, _ = with_disc(np.zeros_like(frames), (15, 15), 64, 0, 5)
+    assert (lighter[:, :, disc] == 64).all()
+
+
+def test_a_probe_finds_what_is_linear_and_nothing_in_noise() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array(["a", "b", "c"])[np.arange(90) % 3]
+    names, targets = one_hot(labels)
+    states = targets @ rng.normal(size=(3, 40)) + 0.1 * rng.normal(size=(90, 40))
+    probe = fit_probe(states[:60], targets[:60], 1e-2)
+    assert (names[probe(states[60:]).argmax(1)] == labels[60:]).all()
+    noise = rng.normal(size=(90, 40))
+    blind = fit_probe(noise[:60], targets[:60], 1e-2)
+    assert (names[blind(noise[60:]).argmax(1)] == labels[60:]).mean() < 0.7
+    assert chosen_ridge(noise, labels) in RIDGES
 
 
 def test_pixel_ap_is_one_for_the_truth_itself() -> None:
@@ -79,6 +128,7 @@ def test_overlap_is_intersection_over_union() -> None:
     one[0, 0], other[0, :, 0] = True, True
     assert overlap(one, other) == pytest.approx(1 / 3), "a pair without regions says nothing"
     assert overlap(one[1:], other[1:]) == 0
+    assert np.isnan(overlaps(one, other)[1]) and overlaps(one, other)[0] == pytest.approx(1 / 3)
 
 
 def test_rows_differ_from_each_other_and_from_base_only_in_refinement() -> None:

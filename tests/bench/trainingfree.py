@@ -1,7 +1,8 @@
 """Detection, correction and guidance without training, on the clinic's generators, by its judge.
 
-    make bench-trainingfree            detection by the released rule and the one before it, corrections on
-                                       300 images, times: 45 minutes on two cores, resumable
+    make bench-trainingfree            detection by the released rule and the one before it, BayesDiff,
+                                       corrections on 300 images, weak spots, a linear probe, times: 55
+                                       minutes on two quiet cores (estimated), resumable
     QUICK=1 make bench-trainingfree    proves that the command works
     FULL=1 make bench-trainingfree     corrections on 1,000 images by settings that are chosen anew, with
                                        guidance and treatment, self-refining, a DDPM in pixels, sensitivity,
@@ -23,14 +24,17 @@ from torch import Tensor
 
 from dataengine.clinic.training.data import render
 from dataengine.clinic.world import stream
+from dataengine.diagnosis.config import DynamicsConfig
 from dataengine.diagnosis.detector import load_detector
+from dataengine.diagnosis.dynamics import Dynamics
 from dataengine.quality.distances import compute_features, frechet_distance, precision_recall
+from dataengine.treatment.families.family import GeneratorFamily
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.guided_sampling.config import CORRECTION_WINDOW, CorrectionConfig, GuidanceConfig
 from dataengine.treatment.guided_sampling.correction import make_correctors
 from dataengine.treatment.guided_sampling.guidance import make_guides
-from dataengine.treatment.sampling.sampler import as_tensor, generate
-from dataengine.treatment.sampling.trajectory import Recorder
+from dataengine.treatment.sampling.sampler import Step, as_tensor, generate
+from dataengine.treatment.sampling.trajectory import Recorder, frames_of
 from pipelines.runtime.line_chart import Line, draw_line_chart
 from tests.bench.choose_correction import CHOICES, RECORDED, choose_correction, once
 from tests.bench.ddpm import DDPM, trained_ddpm
@@ -70,14 +74,19 @@ from tests.bench.self_refining import (
     self_refining,
     sensitivity_of_training,
 )
-from tests.bench.sensitivity import moment_figures, step_figures
+from tests.bench.sensitivity import moment_figures, setting_figures, step_figures
 from tests.bench.source_hash import state_hash
+from tests.bench.trainingfree_bayes import bayes_correction_figures, bayes_figures
+from tests.bench.trainingfree_contrast import disc_figures, low_contrast_figures, persistence_figures
+from tests.bench.trainingfree_probe import probe_figures
 from tests.bench.treatment import SHEET, framed
 from tests.bench.treatment import rows as treatments
 from tests.bench.treatment_rows import ClinicModels, open_clinic_models, paired_ratio, run_treatment
 
 NONE = (SAMPLING["flux"], "evaluation", COMPARED)
 """The sampler of the plain row."""
+AT_CORRECTION = 5
+"""The step of T_c in ten steps of flow matching: 0.5 is the last level at or above 0.48."""
 PARTS = 5
 """Of the images whose FID is taken."""
 
@@ -311,11 +320,60 @@ def time_figures(clinic: ClinicModels, config: CorrectionConfig) -> list[Figure]
     def detect() -> Tensor:
         return doctor.confidence(images)
 
+    figures += detection_time_figures(family, told, seeds, doctor, pairs)
     ways: dict[str, Callable[[], object]] = {"dynamics": recorder.dynamics, "detector": detect}
     for name, way in ways.items():
         spent = [1000 * seconds(way) / len(seeds) for _ in range(pairs + 1)][1:]
         note = f"per image, in batches of {len(seeds)}; paper 90 for dynamics and 790 for a detector, at 256²"
         figures.append(mean(f"time_{name}", spent, "ms", note))
+    return figures
+
+
+class Replaying(Recorder):
+    """A recorder that keeps the steps, so that making their frames can be timed too."""
+
+    def __init__(self, config: DynamicsConfig) -> None:
+        super().__init__(config)
+        self.kept: list[tuple[Step, Tensor]] = []
+
+    def __call__(self, family: GeneratorFamily, latents: Tensor, *others: Any) -> Step:
+        """The step, kept where it lies in the window."""
+        before = len(self.steps)
+        result = super().__call__(family, latents, *others)
+        if len(self.steps) > before:
+            self.kept.append((result, others[1].alpha[others[2]]))
+        return result
+
+    def again(self, family: GeneratorFamily) -> list[Dynamics]:
+        """Frames, decoded where the form asks for it, and their dynamics."""
+        self._frames = [frames_of(family, *step, self._config) for step in self.kept]
+        return self.dynamics()
+
+
+def detection_time_figures(
+    family: GeneratorFamily, told: list[str], seeds: list[int], doctor: Any, pairs: int
+) -> list[Figure]:
+    """Time to find the regions by score dynamics over a trained detector's, on the same images, in turns."""
+    figures = []
+    for name, config in (("latent", DynamicsConfig()), ("pixel", DynamicsConfig(space="pixel"))):
+        recorder = Replaying(config)
+        drawn = generate(family, told, seeds, SAMPLING["flux"], steppers=lambda rows, by=recorder: by)
+        images = as_tensor(drawn).to(device())
+
+        @torch.no_grad()
+        def detect(images: Tensor = images) -> Tensor:
+            return doctor.confidence(images)
+
+        note = f"{name} frames, over the first detector's; {len(seeds)} images at once; paper 0.09 s / 0.79 s"
+        figures.append(
+            timing_ratio(
+                f"time_dynamics_{name}_over_detector",
+                lambda by=recorder: by.again(family),
+                detect,
+                pairs=pairs,
+                note=note,
+            )
+        )
     return figures
 
 
@@ -359,6 +417,7 @@ def main() -> None:
             clinic, uncorrected(clinic), name, choices.folder(row), choices.rows()[row], steer
         )
 
+    probed = {row: choices.rows()[row] for row in (["ttc", "ttc_champion"] if long else ["ttc"])}
     # What needs no trained detector comes first.
     parts: dict[str, Callable[[], list[Figure]]] = {
         "detection-flux": lambda: flux,
@@ -373,12 +432,23 @@ def main() -> None:
         "moments-champion": lambda: moments("champion", "ttc_champion_once"),
         "shown": lambda: shown_figures(clinic, choices),
     }
+    parts |= {
+        "settings": lambda: setting_figures(clinic, uncorrected(clinic), choices.folder("ttc"), ttc, steer),
+        "bayesdiff": lambda: bayes_figures(clinic, "flux", clinic.flux),
+        "bayesdiff-correction": lambda: bayes_correction_figures(clinic),
+        "contrast": lambda: low_contrast_figures(clinic, "flux", clinic.flux),
+        "discs": lambda: [*disc_figures(clinic), *persistence_figures(clinic)],
+        "steps-flux": lambda: step_figures(clinic, "flux", clinic.flux, FORMS["released"]),
+        "steps-sd": lambda: step_figures(clinic, "sd", clinic.stable_diffusion, FORMS["released"]),
+        "probe": lambda: probe_figures(clinic, probed, steer, first=AT_CORRECTION),
+    }
     if long:
         parts |= {
             "detection-ddpm": lambda: ddpm_figures(clinic),
             "flaw-activation": lambda: fam_figures("flux", uncorrected(clinic)),
             "self-refining": lambda: self_refining(clinic),
-            "steps": lambda: step_figures(clinic, form, FORMS[form]),
+            "bayesdiff-sd": lambda: bayes_figures(clinic, "sd", clinic.stable_diffusion),
+            "contrast-sd": lambda: low_contrast_figures(clinic, "sd", clinic.stable_diffusion),
             "self-refining-sensitivity": lambda: sensitivity_of_training(clinic),
             "self-refining-seeds": lambda: gain_over_seeds(clinic),
             "self-refining-fid": lambda: fid_figures(clinic),

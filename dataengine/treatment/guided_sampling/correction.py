@@ -28,6 +28,7 @@ from dataengine.treatment.sampling.sampler import (
     mask_on_latents,
     with_eta,
 )
+from dataengine.treatment.sampling.seeded_noise import SeededNoise
 from dataengine.treatment.sampling.trajectory import FEWEST_FRAMES, frames_of, watched_steps
 
 STREAM = 0xA5CED
@@ -67,14 +68,13 @@ class Corrector:
         self.regions: Tensor | None = None
         """Bool NHW over latents: the last corrected regions; None before the first correction."""
         self._config = config
-        self._seeds = list(seeds)
         self._detector = detector if config.needs_detector else None
         self._inner = inner
         self._frames: list[np.ndarray] = []
         self._cleans: deque[Tensor] = deque(maxlen=config.steps_back)
         self._reference: Tensor | None = None
         self._scores: list[Tensor] = []
-        self._noise: dict[int, torch.Generator] = {}
+        self._noise = SeededNoise(STREAM, config.seed, seeds)
 
     def __call__(
         self,
@@ -204,11 +204,4 @@ class Corrector:
 
     def _drawn(self, like: Tensor) -> Tensor:
         """Gaussian noise, each image's from its own seed."""
-        rows = []
-        for row, seed in enumerate(self._seeds):
-            if row not in self._noise:
-                # Torch's CPU generator uses 32 bits of a seed, so these must be mixed.
-                mixed = np.random.SeedSequence([STREAM, self._config.seed, seed]).generate_state(1)[0]
-                self._noise[row] = torch.Generator().manual_seed(int(mixed))
-            rows.append(torch.randn(like.shape[1:], generator=self._noise[row]))
-        return torch.stack(rows).to(like)
+        return self._noise.draw(like)

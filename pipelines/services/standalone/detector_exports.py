@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dataengine.errors import ConfigRefused
 from dataengine.records import CLINIC, DetectorVersion, Snapshot, component_threshold_of, threshold_of
-from pipelines.detectors import score_dynamics, vlm_boxes, yes_no_question
+from pipelines.detectors import training_free, vlm_boxes, yes_no_question
 from pipelines.services.standalone.detector_card import DetectorFacts, detector_card
 from pipelines.services.standalone.models import detector_files, known_detector
 from storage.workspace import Workspace
@@ -84,7 +84,7 @@ def _opened(
         detector = load_detector(files)
         version = _version_of_files(detector, files)
     else:
-        weightless = (yes_no_question.is_question, score_dynamics.is_score_dynamics, vlm_boxes.is_boxes)
+        weightless = (yes_no_question.is_question, training_free.regenerates, vlm_boxes.is_boxes)
         if any(is_kind(version) for is_kind in weightless):
             raise ConfigRefused(
                 f"{version.name} has no weights of its own that could be exported; export a trained detector"
