@@ -30,8 +30,8 @@ def evidence_arguments(parser: argparse.ArgumentParser) -> None:
         "into them, draw images, choose those that teach most, wait until people marked them, train a second "
         "detector, treat the generator, compare on held-out prompts and under other samplers, sizes and "
         "precisions, open a blind study. --out receives evidence.json (figures with intervals, hours, "
-        "memory, labels, minutes, votes; no person, no path) and evidence.html, a page with images before and after, "
-        "beside treated/ with the LoRA and under/. Where people are needed it says what they do and ends; "
+        "memory, labels, minutes, votes; no person, no path), evidence.html (a page with images before and "
+        "after), treated/ with the LoRA, and under/. Where people are needed it says what they do, and ends: "
         "give the same command again to go on, and once more when votes have come in."
     )
     parser.add_argument(

@@ -34,7 +34,7 @@ LOCAL = "a local model"
 PATH = re.compile(r"(?<![\w:/])(?:~|[A-Za-z]:)?[/\\][\w.@+~ -]+(?:[/\\][\w.@+~-]+)+[/\\]?")
 """What looks like a place on a machine, in the words of an error or a setting."""
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
-SIMULATED = "the labels come from simulated annotators, which know the embedded clinic's truth"
+SIMULATED = "the labels come from simulated annotators, a network of the embedded clinic, and not from people"
 NO_LABELS = "nobody marked any image: the detector that treated learned from injected artifacts, or was given"
 ONE_RATES = (
     "the detector that treated also rates the result, so its figures are optimistic; the study decides"
@@ -207,12 +207,17 @@ def change_of(one: Any) -> Change | None:
     """A figure with a value before and after; None for anything else."""
     if not isinstance(one, Mapping) or "before" not in one:
         return None
-    interval = one.get("interval") if "ratio" in one else None
+    interval, ratio, difference = one.get("interval"), one.get("ratio"), one.get("difference")
+    if "drop" in one:
+        difference = -one["drop"]
+        interval = interval and (-interval[1], -interval[0])
+    known = ratio is not None or difference is not None
     return Change(
         before=one["before"],
         after=one["after"],
-        ratio=one.get("ratio"),
-        interval=tuple(interval) if interval and one.get("ratio") is not None else None,
+        ratio=ratio,
+        interval=(interval[0], interval[1]) if interval is not None and known else None,
+        difference=difference,
     )
 
 

@@ -3,7 +3,7 @@
 Sentences first, then pictures, then every figure with its interval. No name of a person, no path.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,7 @@ def figure_rows(evidence: Evidence) -> list[dict[str, Any]]:
             "name": LABELS.get(name, name),
             "before": one.before,
             "after": one.after,
+            "difference": one.difference,
             **_bar(one.ratio, one.interval),
         }
         for name, one in evidence.treatment.figures.items()
@@ -208,7 +209,7 @@ def shown_pairs(work: Work, evidence: Evidence) -> list[dict[str, Any]]:
     ]
 
 
-def _tile(work: Work, row: dict[str, Any]) -> dict[str, Any]:
+def _tile(work: Work, row: Mapping[str, Any]) -> dict[str, Any]:
     with work.workspace.catalog(read_only=True) as catalog:
         images = {one.id: one for one in catalog.images.get_many([row["before"], row["after"]])}
         maps = {

@@ -93,7 +93,7 @@ def photos(work: Work, report: Report) -> Result:
     found = import_folder(work.workspace, folder, source="real", licence="", report=report)
     with work.workspace.catalog(read_only=True) as catalog:
         used = catalog.images.count(source="real", status="active")
-        captioned = catalog.images.count(source="real", split="train", status="active", has_prompt=True)
+        captioned = catalog.images.count(source="real", status="active", has_prompt=True)
     if not used:
         first = "".join(f" ({one.name}: {one.reason})" for one in found.refused[:1])
         raise InputRefused(f"--photos {folder} holds no image that can be used{first}; give photographs")

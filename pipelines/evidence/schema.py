@@ -27,7 +27,9 @@ class Change(Config):
     ratio: float | None = None
     """After over before; null where before is 0."""
     interval: tuple[float, float] | None = None
-    """95 % interval of the ratio, over prompts."""
+    """95 % interval of the ratio, over prompts; of the difference where that is stated."""
+    difference: float | None = None
+    """After minus before, for figures whose ratio says little, such as attributes shown."""
 
 
 class Product(Config):
