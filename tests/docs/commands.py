@@ -76,8 +76,8 @@ SMALLER = {
         "clinic evidence --generator clinic-flux --photos photos --estimate --recipe cpu-smoke"
     ),
     "clinic evidence --generator clinic-flux --photos photos --out rehearsal --recipe cpu-smoke": (
-        "clinic evidence --generator clinic-flux --photos photos --out rehearsal --recipe cpu-smoke --budget 4 "
-        "--set under.conditions.axes=[] --set draw.prompts_per_category=1"
+        "clinic evidence --generator clinic-flux --photos photos --out rehearsal --recipe cpu-smoke "
+        "--budget 4 --set under.conditions.axes=[] --set draw.prompts_per_category=1"
     ),
     "clinic repair pictures --generator ID --out mended": (
         f"clinic repair pictures --generator tiny-flux --out mended {COARSE}"
