@@ -167,7 +167,16 @@ def test_a_card_that_is_too_small_is_named_before_anything_is_trained(
             "there is no recipe 'none'",
         ),
         (
-            ("--generator", "clinic-flux", "--photos", "photos", "--out", "o", "--preset", "sequential"),
+            (
+                "--generator",
+                "clinic-flux",
+                "--photos",
+                "photos",
+                "--out",
+                "o",
+                "--preset",
+                "sequential-on-detector",
+            ),
             "treats twice",
         ),
         (
@@ -194,6 +203,7 @@ def test_what_cannot_be_done_is_one_sentence(
 
 @pytest.mark.slow
 @pytest.mark.treating
+@pytest.mark.timeout(1500)  # a minute alone; on a machine with many others much more
 def test_the_whole_of_it_on_the_tiny_flux(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
