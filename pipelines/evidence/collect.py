@@ -126,8 +126,11 @@ def given_digest(work: Work) -> tuple[int, str]:
 
 
 def settings_of(work: Work) -> dict[str, object]:
-    """The settings without locations, prompts and ids."""
+    """The settings without locations and prompts."""
     found = work.request.settings.model_dump(mode="json")
+    for choice in (found["treat"]["prompts"], found["treat"]["judge"]):
+        choice.pop("texts")
+    found["draw"].pop("prompts")
     return {name: without_places(value) for name, value in found.items()}
 
 
