@@ -41,6 +41,7 @@ from pipelines.cli import (  # noqa: E402 (only after the check)
     compare,
     curation,
     dreambooth,
+    evidence,
     exchange,
     exports,
     injection,
@@ -86,6 +87,18 @@ def demo(call: Call) -> Any:
         seed=given.seed,
     )
     return {"round": result.round_id, "folder": result.folder, "report": result.report}
+
+
+def run_evidence(call: Call) -> Any:
+    """Treat a model from photographs to a blind study."""
+
+    def serve(workspace: Any) -> Any:
+        from ui.config import ServerConfig
+        from ui.server import background
+
+        return background(workspace, ServerConfig(port=0, desks=False))
+
+    return evidence.evidence(call, serve)
 
 
 def app_arguments(parser: argparse.ArgumentParser) -> None:
@@ -217,6 +230,14 @@ COMMANDS = (
         run=demo,
         arguments=demo_arguments,
         examples=("clinic demo", "clinic --workspace try demo --recipe cpu-smoke"),
+    ),
+    Command(
+        name="evidence",
+        summary="treat a model from photographs to a blind study, and write what came of it",
+        run=run_evidence,
+        arguments=evidence.evidence_arguments,
+        examples=evidence.EXAMPLES,
+        settings=evidence.evidence_settings,
     ),
     Command(
         name="app",

@@ -29,13 +29,14 @@ ORDER = {
     "latent_unconditional flux stock stable_diffusion_xl selfcheck shapes guided_diffusion loading "
     "single_file inspection",
     "pipelines": "config runtime generators detectors selections stages round recipes exchange reports "
-    "repair jobs services worker cli demo",
+    "repair jobs services worker demo evidence cli",
     "pipelines/exchange": "prompts metadata labels importer safe_files prompt_sets import_options shapes "
     "outlines label_studio readers formats public_sets writers",
     "pipelines/services": "schemas names queue rounds jobs inference agreement gold annotation triage "
     "reviews categories benchmarks detectors generators endpoints sign_on locations training_free "
     "training_preview preflight model_card round_options runs training images studies todo exchange "
     "operation admin standalone",
+    "pipelines/evidence": "config schema journal machine plan parts collect page run",
     "storage": "addresses locations tables prompt_search migrations repositories engine catalog passwords "
     "accounts stores migrate workspace references identity job_queue maintenance opening queries",
     "storage/migrations": "env versions",
@@ -90,6 +91,8 @@ COMMANDS_ALLOWED = (
     "pipelines.worker.supervisor",
     "pipelines.worker.local_runner",
     "pipelines.worker.ray_shards",
+    # The whole of `clinic evidence`, which puts services and a worker's rounds in a row.
+    "pipelines.evidence",
 )
 """What `pipelines/cli` may import of ours besides `config` modules."""
 

@@ -61,6 +61,18 @@ def pinned_location(version: GeneratorVersion) -> str:
     return f"{version.location.partition('@')[0]}@{revision}" if revision else version.location
 
 
+def cached_folder(version: GeneratorVersion) -> Path | None:
+    """The snapshot of a generator from the hub in this machine's model cache; None where it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository, _, revision = pinned_location(version).partition("@")
+    try:
+        index = try_to_load_from_cache(repository, "model_index.json", revision=revision or None)
+    except ValueError:
+        return None
+    return Path(index).parent if isinstance(index, str) else None
+
+
 def absent_folder(location: str) -> str | None:
     """One sentence about a location that names a folder, for one that is not there; None for a hub id."""
     if name := unregistered_folder(location):

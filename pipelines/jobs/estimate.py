@@ -11,7 +11,7 @@ from dataengine.records.counts import format_duration
 from dataengine.treatment.tuning.memory import free_memory
 from pipelines.config import TrainingRun, TreatmentRun
 from pipelines.detectors.start import choose_start
-from pipelines.generators.files import local_folder, weights_of
+from pipelines.generators.files import cached_folder, local_folder, weights_of
 from pipelines.runtime.context import Context
 from storage.workspace import Workspace
 
@@ -31,9 +31,11 @@ MARGIN = 1.1
 """Safety factor on estimates, which do not include allocator fragmentation and driver memory."""
 
 
-def estimate_run(context: Context, kind: str, settings: dict[str, Any]) -> dict[str, Any]:
+def estimate_run(
+    context: Context, kind: str, settings: dict[str, Any], untrained: DetectorConfig | None = None
+) -> dict[str, Any]:
     """Simulate one step on fake tensors, and compare its peak memory with the device's free memory. Needs
-    torch."""
+    torch. `untrained` stands in for the detector of a treatment that is still to be trained."""
     from dataengine.treatment.tuning.moments import Peak, advice
 
     device = context.models.device
@@ -48,7 +50,7 @@ def estimate_run(context: Context, kind: str, settings: dict[str, Any]) -> dict[
         figures = asdict(estimate)
     else:
         treatment = TreatmentRun.model_validate(settings)
-        run, steps = estimate_treatment(context, treatment), treatment.tuning.updates
+        run, steps = estimate_treatment(context, treatment, untrained), treatment.tuning.updates
         folder = pipeline_folder(context.workspace, treatment.generator)
 
         def advise() -> str:
@@ -99,16 +101,14 @@ def estimate_training(context: Context, plan: TrainingRun) -> "Estimate":
     return training_step(config, plan.training.batch)
 
 
-def estimate_treatment(context: Context, plan: TreatmentRun) -> "RunEstimate":
-    """Estimate every moment of a treatment, with its detector."""
-    from dataengine.diagnosis.detector import antialiased
+def estimate_treatment(
+    context: Context, plan: TreatmentRun, untrained: DetectorConfig | None = None
+) -> "RunEstimate":
+    """Estimate every moment of a treatment, with its detector, or with one of these settings."""
+    from dataengine.diagnosis.detector import NetworkDetector, antialiased
     from dataengine.treatment.tuning.moments import estimate_moments
 
-    with context.workspace.catalog(read_only=True) as catalog:
-        version = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
-    if version is None:
-        raise ConfigRefused("there is no champion to treat against; register a detector first")
-    detector = context.models.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
+    detector = _detector_of(context, plan) if untrained is None else NetworkDetector.fresh(untrained)
     return estimate_moments(
         plan.tuning,
         pipeline_folder(context.workspace, plan.generator),
@@ -117,6 +117,14 @@ def estimate_treatment(context: Context, plan: TreatmentRun) -> "RunEstimate":
         on_cpu=context.models.device == "cpu",
         prompt=max(plan.prompts.texts, key=len, default=WRITTEN),
     )
+
+
+def _detector_of(context: Context, plan: TreatmentRun) -> Any:
+    with context.workspace.catalog(read_only=True) as catalog:
+        version = catalog.detectors.get(plan.detector) if plan.detector else catalog.detectors.champion()
+    if version is None:
+        raise ConfigRefused("there is no champion to treat against; register a detector first")
+    return context.models.open_detector(context.workspace.checkpoints.fetch(version.checkpoint))
 
 
 def precision_and_bits(context: Context, plan: TreatmentRun) -> "tuple[torch.dtype, int | None]":
@@ -133,6 +141,6 @@ def pipeline_folder(workspace: Workspace, generator: str) -> Path:
     """The generator's folder on this machine. Raises `ConfigRefused` if it has not been downloaded."""
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(generator)
-    if folder := local_folder(workspace, version):
+    if folder := local_folder(workspace, version) or cached_folder(version):
         return folder
     raise ConfigRefused(f"{version.location} is not on this machine yet, so its memory cannot be estimated")

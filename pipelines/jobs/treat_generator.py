@@ -19,7 +19,7 @@ from pipelines.config import GenerateConfig, PromptChoice, TreatmentRun
 from pipelines.detectors.predict import predict
 from pipelines.generators.comparison import Pair, confidence_figures, quality_figures
 from pipelines.generators.draw import generate_batch, make_task, open_generator
-from pipelines.generators.files import download_generator, sampling_of
+from pipelines.generators.files import cached_folder, download_generator, sampling_of
 from pipelines.generators.register import register_weights
 from pipelines.generators.similarity import open_lpips, pair_similarity, similarity_figures
 from pipelines.generators.treatment import SMALLER, TreatmentPlan, run_treatment, tuning_for
@@ -94,7 +94,7 @@ def treat_job(context: Context, args: dict[str, Any]) -> Result:
 def check_memory(context: Context, base: GeneratorVersion, settings: dict[str, Any]) -> None:
     """Raises `ConfigRefused` if the estimated memory exceeds what is free here. A pipeline from the hub that
     has not been downloaded is not checked."""
-    if Path(download_generator(context.workspace, base)).is_dir():
+    if Path(download_generator(context.workspace, base)).is_dir() or cached_folder(base):
         context.report(0, 1, "estimating memory")
         estimate = estimate_run(context, "treat", settings)
         print(estimate["text"])

@@ -24,6 +24,7 @@ from pipelines.detectors.training_set import require_share
 from pipelines.generators.files import (
     DISTILLED,
     absent_folder,
+    cached_folder,
     drawn_unasked,
     local_folder,
     pinned_location,
@@ -434,10 +435,10 @@ def needs(workspace: Workspace, kind: str, settings: dict[str, Any]) -> Check:
 
 
 def generator_is_here(workspace: Workspace, generator: str) -> bool:
-    """Whether the generator's folder is on this machine."""
+    """Whether the generator's files are on this machine."""
     with workspace.catalog(read_only=True) as catalog:
         version = catalog.generators.get(generator)
-    return local_folder(workspace, version) is not None
+    return (local_folder(workspace, version) or cached_folder(version)) is not None
 
 
 def require(checks: Iterable[Check]) -> None:

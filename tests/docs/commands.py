@@ -62,6 +62,8 @@ ONLY_PARSED = {
     "clinic categorize --model http://127.0.0.1:8000/v1#MODEL": NEEDS_SERVER,
     "clinic import synthscars --format synthscars": NEEDS_HUB,
     "clinic retrain --start imagenet --recipe photo --name first": NEEDS_HUB,
+    "clinic evidence --generator black-forest-labs/FLUX.1-schnell --photos photos --prompts prompts.txt "
+    "--out evidence": NEEDS_HUB,
     "clinic retrain --start ID --recipe photo --name second": NEEDS_HUB,
     "clinic refine --set refining.steps=2000": TRAINS_LONG,
     "clinic refine --generator 4f1c… --set refining.reverse=0.05 --worker": TRAINS_LONG,
@@ -70,6 +72,13 @@ ONLY_PARSED = {
 
 COARSE = "--set repair.draws=1 --set repair.repeats=1 --set sampling.steps=2"
 SMALLER = {
+    "clinic evidence --generator sd15/ --photos photos --estimate": (
+        "clinic evidence --generator clinic-flux --photos photos --estimate --recipe cpu-smoke"
+    ),
+    "clinic evidence --generator clinic-flux --photos photos --out rehearsal --recipe cpu-smoke": (
+        "clinic evidence --generator clinic-flux --photos photos --out rehearsal --recipe cpu-smoke "
+        "--budget 4 --set under.conditions.axes=[] --set draw.prompts_per_category=1"
+    ),
     "clinic repair pictures --generator ID --out mended": (
         f"clinic repair pictures --generator tiny-flux --out mended {COARSE}"
     ),

@@ -13,6 +13,7 @@ chain's own state, which has less noise; and the variance of the prediction over
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -120,7 +121,9 @@ def curvature(layer: Layer, features: Tensor) -> tuple[Tensor, float]:
                 layer.dilation,
             )
         )
-        found = nn.grad.conv2d_weight(squares, shape, ones, layer.stride, layer.padding, layer.dilation)
+        found = torch.nn.grad.conv2d_weight(  # type: ignore[attr-defined]
+            squares, shape, ones, layer.stride, layer.padding, layer.dilation
+        )
         return found, float(ones.numel())
     return squares.flatten(0, -2).sum(0), float(squares[..., 0].numel())
 
@@ -385,13 +388,13 @@ class VarianceCarrier:
         precision: Precision,
     ) -> tuple[Tensor, Tensor]:
         """Cov(x_t, ε_θ(x_t)) and Var(ε_θ(x_t)) by states drawn from N(x_t, Var(x_t))."""
-        state, *rest = asked
+        state, conditioning, time, guidance = asked
         deviation = variance.sqrt()
         covariance, varied = torch.zeros_like(centre), torch.zeros_like(centre)
         for _ in range(self.config.samples):
             shift = deviation * self.noise.draw(deviation)
             with autocast(state.device, precision):
-                output = family.predict(state + shift, *rest)
+                output = family.predict(state + shift, conditioning, time, guidance)
             change = output.float() - centre
             covariance += shift * change / self.config.samples
             varied += change.square() / self.config.samples
@@ -452,7 +455,7 @@ def watch_variance(
             conditioning.rows(rows).to(family.device),
             family.initial_latents(seeds[rows], size),
             settings,
-            on_step=lambda start=start: report(start, len(seeds), "watching"),
+            on_step=partial(report, start, len(seeds), "watching"),
             stepper=carrier,
         )
         found += list(carrier.pixel_variance(family, clean).cpu().numpy())

@@ -30,7 +30,7 @@ EVERY = (
     *("pseudo-label", "publish", "retrain", "evaluate", "promote", "treat", "study", "round", "status"),
     *("export", "users", "backup", "restore", "gc", "build-clinic", "check", "dynamics", "highlight", "ask"),
     *("refine", "inpaint", "erase", "benchmarks", "repair", "train", "compare", "judge", "dreambooth"),
-    *("gradio", "space", "bayesdiff"),
+    *("gradio", "space", "bayesdiff", "evidence"),
 )
 
 

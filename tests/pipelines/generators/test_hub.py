@@ -1,13 +1,15 @@
 """Generators of the hub through the HTTP calls of huggingface_hub, against a hub of this test."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dataengine.errors import ModelRefused
+from dataengine.errors import ConfigRefused, ModelRefused
 from pipelines.generators.draw import open_generator
-from pipelines.generators.files import download_generator
+from pipelines.generators.files import cached_folder, download_generator
 from pipelines.generators.register import register_generator
+from pipelines.jobs.estimate import pipeline_folder
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.services import preflight
@@ -44,6 +46,24 @@ def test_a_repository_is_fetched_once_pinned_and_used_at_its_commit(
     assert len(hub.downloads) == fetched
     assert preflight.weights_check(workspace, version).verdict == "good"
     assert register_generator(workspace, "ada/tiny") == version
+
+
+def test_the_memory_of_a_fetched_repository_is_estimated_from_its_snapshot(
+    hub: Hub, workspace: Workspace, tmp_path: Path
+) -> None:
+    tiny.stable_diffusion(tmp_path / "hub" / "ada" / "tiny")
+    version = register_generator(workspace, "ada/tiny")
+    fetched = len(hub.downloads)
+    folder = pipeline_folder(workspace, version.id)
+    assert folder.name == REVISION and (folder / "unet" / "config.json").is_file()
+    assert preflight.generator_is_here(workspace, version.id) and len(hub.downloads) == fetched
+    absent = replace(version, id="absent", location="ada/absent")
+    assert cached_folder(absent) is None
+    with workspace.catalog() as catalog:
+        catalog.generators.add(absent)
+        catalog.commit()
+    with pytest.raises(ConfigRefused, match="is not on this machine yet"):
+        pipeline_folder(workspace, "absent")
 
 
 def test_an_interrupted_download_is_continued(hub: Hub, workspace: Workspace, tmp_path: Path) -> None:
