@@ -112,7 +112,7 @@ class Injected:
     """Clean images with one injected artifact each."""
 
     count: int
-    config: InjectionConfig = InjectionConfig()
+    config: InjectionConfig
     seed: int = 0
     source: str = "injected"
 
