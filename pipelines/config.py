@@ -452,8 +452,10 @@ class HumanErrorConfig(Config):
     """Oracle confidence above which the annotator marks an artifact."""
     jitter: float = Field(default=0.6, ge=0)
     """Typical distance in pixels between the painted and the predicted outline."""
+    wide: float = Field(default=0, ge=0, le=64)
+    """The most pixels by which a mask is painted too wide on every side, drawn evenly for each image."""
     small: int = Field(default=20, ge=0)
-    """Components below this area in pixels may be overlooked."""
+    """Components below this area in pixels may be overlooked; the image's area lets all be."""
     missed: float = Field(default=0.3, ge=0, le=1)
     """Probability that such a component is overlooked."""
     false_strokes: float = Field(default=0.01, ge=0, le=1)

@@ -55,6 +55,20 @@ class Spot:
     radius: float
 
 
+def sample_small_kind(rng: np.random.Generator) -> str:
+    """Sample the kind of a small artifact: one that can have any size, which watermarks and changes of the
+    subject's own parts cannot.
+    """
+    return _OTHER_KINDS[int(rng.integers(len(_OTHER_KINDS)))]
+
+
+def part_of(spot: Spot, rng: np.random.Generator) -> Spot:
+    """A smaller disc at random inside the spot, a fifth to seven tenths as wide."""
+    radius = spot.radius * rng.uniform(0.2, 0.7)
+    angle, reach = rng.uniform(0, 2 * np.pi), (spot.radius - radius) * np.sqrt(rng.uniform())
+    return Spot(spot.x + reach * np.cos(angle), spot.y + reach * np.sin(angle), radius)
+
+
 def sample_kinds(rng: np.random.Generator, category: str) -> tuple[str, ...]:
     """Sample the kinds of artifact of a flawed image of the category: one, rarely two."""
     if rng.random() < _MARK_SHARE:

@@ -14,7 +14,15 @@ from PIL import Image
 from scipy import ndimage
 
 from dataengine.clinic.drawing import SIZE, Canvas, plain_background, shrink
-from dataengine.clinic.flaws import CLASSES, STRUCTURAL, Spot, add_artifact, sample_kinds
+from dataengine.clinic.flaws import (
+    CLASSES,
+    STRUCTURAL,
+    Spot,
+    add_artifact,
+    part_of,
+    sample_kinds,
+    sample_small_kind,
+)
 from dataengine.clinic.scenes import (
     ATTRIBUTES,
     CATEGORIES,
@@ -54,6 +62,7 @@ WORLD_VERSION = 1
 
 MIN_MASK_PIXELS = 14
 _VISIBLE_CHANGE = 16
+_SMALL_TRIES = 200
 
 _UNIFORM = {category: 1 / len(CATEGORIES) for category in CATEGORIES}
 
@@ -137,14 +146,17 @@ class Prompt:
 class Stream:
     """An endless sequence of drawings, addressable by index."""
 
-    def __init__(self, use: str, mix: Mix) -> None:
+    def __init__(self, use: str, mix: Mix, area: tuple[float, float] | None = None) -> None:
         self.use = use
         self._mix = mix
+        self._area = area
 
     def __getitem__(self, index: int) -> Drawing:
         scene_rng, flaw_rng = self._generators(index)
         scene = self._scene(scene_rng)
         kinds = self._kinds(flaw_rng, scene.category)
+        if kinds and self._area is not None:
+            return self._with_small_flaw(scene, flaw_rng, self._area)
         image, label_map = draw(scene, kinds, flaw_rng)
         while kinds and np.count_nonzero(label_map) < MIN_MASK_PIXELS:
             kinds = sample_kinds(flaw_rng, scene.category)
@@ -161,6 +173,18 @@ class Stream:
         """The scene of the drawing at the index, without rendering it."""
         return self._scene(self._generators(index)[0])
 
+    def _with_small_flaw(self, scene: Scene, rng: np.random.Generator, area: tuple[float, float]) -> Drawing:
+        """The scene with one artifact whose mask covers a share of the image within `area`."""
+        for _ in range(_SMALL_TRIES):
+            kind = sample_small_kind(rng)
+            image, label_map = draw(scene, (kind,), rng, small=True)
+            if area[0] <= np.count_nonzero(label_map) / label_map.size <= area[1]:
+                return Drawing(image, label_map, scene.caption, scene.category, scene.attributes, (kind,))
+        raise ValueError(
+            f"No artifact of {area[0]:g} to {area[1]:g} of the image came about in {_SMALL_TRIES} tries; "
+            "use a wider range, such as (0.01, 0.03)."
+        )
+
     def _generators(self, index: int) -> tuple[np.random.Generator, np.random.Generator]:
         if index < 0:
             raise IndexError(f"The stream {self.use!r} has no index {index}; indices start at 0.")
@@ -176,13 +200,18 @@ class Stream:
 
 
 def stream(
-    use: str, flawed: float | Mapping[str, float] | None = None, categories: Sequence[str] | None = None
+    use: str,
+    flawed: float | Mapping[str, float] | None = None,
+    categories: Sequence[str] | None = None,
+    area: tuple[float, float] | None = None,
 ) -> Stream:
     """The stream of a use (a key of `USES`).
 
     `flawed` overrides the share of flawed drawings, for all categories or by category; the scenes stay the
     same, so `stream("generator", flawed=0.0)` is the clean twin of `stream("generator")`, index by index.
-    `categories` keeps only some categories, in equal shares.
+    `categories` keeps only some categories, in equal shares. `area` makes each artifact a small one, whose
+    mask covers a share of the image within that range: a variant of the world on the same scenes, for which
+    (0.01, 0.03) is meant.
     """
     if use not in USES:
         raise KeyError(f"The world has no use {use!r}; choose one of {', '.join(USES)}.")
@@ -192,7 +221,7 @@ def stream(
         mix = Mix(rates, mix.shares, mix.code)
     if categories is not None:
         mix = Mix(mix.flawed, {c: (c in categories) / len(categories) for c in CATEGORIES}, mix.code)
-    return Stream(use, mix)
+    return Stream(use, mix, area)
 
 
 def prompts(use: str, n: int, categories: Sequence[str] | None = None) -> list[Prompt]:
@@ -246,10 +275,13 @@ def is_held_out(text: str) -> bool:
 
 
 def draw(
-    scene: Scene, kinds: Sequence[str] = (), rng: np.random.Generator | None = None
+    scene: Scene,
+    kinds: Sequence[str] = (),
+    rng: np.random.Generator | None = None,
+    small: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Render a scene as image uint8 [64, 64, 3] and label map uint8 [64, 64], with artifacts of the given
-    kinds.
+    kinds; `small` puts those of pixels on a part of their spot.
 
     The label map is exact: it marks where the image visibly differs from the same image without that
     artifact, closed and grown by one pixel. Raises ValueError when `kinds` are given without `rng`.
@@ -262,7 +294,8 @@ def draw(
         if kind in STRUCTURAL:
             canvas, _ = _paint(scene, Fault(kind, float(rng.random())))
         else:
-            canvas = add_artifact(canvas, kind, spots, rng)
+            places = [part_of(spot, rng) for spot in spots] if small else spots
+            canvas = add_artifact(canvas, kind, places, rng)
         before, image = image, shrink(canvas)
         label_map[changed_pixels(before, image, fill=kind != "mark")] = CLASSES[kind]
     return image, label_map

@@ -51,11 +51,20 @@ def load_teacher_oracle(folder: Path, device: str = "cpu") -> Oracle:
 
 def with_human_error(mask: np.ndarray, error: HumanErrorConfig, rng: np.random.Generator) -> np.ndarray:
     """The bool HW mask with human-like errors, bool HW."""
-    painted = _shaky(mask, error.jitter, rng)
+    painted = _shaky(_widened(mask, error.wide, rng), error.jitter, rng)
     painted = _without_missed(painted, error, rng)
     if rng.random() < error.false_strokes:
         painted = painted | _stroke(mask.shape, rng)
     return painted
+
+
+def _widened(mask: np.ndarray, wide: float, rng: np.random.Generator) -> np.ndarray:
+    """Grow the mask by up to `wide` pixels, drawn evenly and rounded to whole ones."""
+    from scipy import ndimage
+
+    if not mask.any() or wide == 0:
+        return mask
+    return ndimage.distance_transform_edt(~mask) < rng.uniform(0, wide) + 0.5
 
 
 def _shaky(mask: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:

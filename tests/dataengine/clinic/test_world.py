@@ -40,6 +40,20 @@ def test_the_world_is_the_one_that_the_weights_were_trained_on() -> None:
         assert abs(np.count_nonzero(drawing.label_map) - marked) <= 4
 
 
+def test_small_flaws_lie_on_the_same_scenes() -> None:
+    usual, small = (world.stream("validation", 0.5, area=area) for area in (None, (0.01, 0.03)))
+    for index in range(30):
+        drawing, other = usual[index], small[index]
+        assert drawing.caption == other.caption
+        assert bool(drawing.flaws) == bool(other.flaws)
+        if other.flaws:
+            assert 0.01 <= np.count_nonzero(other.label_map) / other.label_map.size <= 0.03
+        else:
+            assert np.array_equal(drawing.image, other.image)
+    with pytest.raises(ValueError, match="wider range"):
+        list(islice(world.stream("validation", 1.0, area=(0.9, 0.91)), 1))
+
+
 def test_uses_share_no_drawing() -> None:
     seen: dict[bytes, str] = {}
     for use in world.USES:

@@ -40,6 +40,18 @@ def test_a_shaky_outline_stays_near_the_seen_one() -> None:
     assert not changed[32, 32], "the middle of a large flaw is never lost"
 
 
+def test_a_wide_mask_grows_by_up_to_that_many_pixels_and_never_shrinks() -> None:
+    mask, rng = disc(), np.random.default_rng(4)
+    widths = []
+    for _ in range(60):
+        painted = with_human_error(mask, EXACT.model_copy(update={"wide": 2.0}), rng)
+        assert painted[mask].all()
+        # Along the middle row the disc grows by whole pixels on either side.
+        widths.append((painted[32].sum() - mask[32].sum()) / 2)
+    assert set(widths) == {0, 1, 2}
+    assert np.mean(widths) == pytest.approx(1, abs=0.25)
+
+
 def test_small_flaws_are_missed_and_large_ones_are_not() -> None:
     mask = disc()
     mask[2:4, 2:4] = True
