@@ -63,12 +63,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One seed: both arms, and what the one round shows at the updates at which the rounds end."""
+    """One seed of both arms."""
 
     seed: int
     base: ScoredImages
     arms: dict[str, list[Measured]]
-    passing: dict[int, ScoredImages]
     first: DetectorMetrics
     """The first detector on the untreated generator's images."""
 
@@ -87,14 +86,8 @@ def measure_seed(clinic: ClinicModels, teacher: Teacher, seed: int) -> Outcome:
         ]
         for arm, rounds in ARMS.items()
     }
-    run = arms["one"][0].round.run
-    each = TOTALS.updates // ARMS["four"]
-    passing = {
-        update: generate_and_score(clinic, clinic.flux, run.points[update], "judged", PLAN)
-        for update in range(each, TOTALS.updates + 1, each)
-    }
     first = evaluate_detector(load_detector(clinic.first_doctor, device()), benchmark)
-    return Outcome(seed, base, arms, passing, first)
+    return Outcome(seed, base, arms, first)
 
 
 def fixed_benchmark(clinic: ClinicModels, teacher: Teacher) -> MemorySamples:
@@ -210,7 +203,7 @@ def ap_figure(id: str, metrics: DetectorMetrics) -> Figure:
 
 
 def curve_of(outcomes: Sequence[Outcome]) -> Figure:
-    """All rounds, and the one round at the updates at which the four end."""
+    """Every round of both arms."""
     columns = ("seed", "arm", "updates", "labels", "true", "teacher", "own_mean", "ap", "ap_faced")
     guarded = ("change", "detail", "diversity", "attributes")
     table: dict[str, list[Any]] = {column: [] for column in (*columns, *guarded)}
@@ -222,8 +215,6 @@ def curve_of(outcomes: Sequence[Outcome]) -> Figure:
     for outcome in outcomes:
         unknown = [""] * (len(columns) - 5 + len(guarded))
         add(outcome.seed, "base", 0, 0, true_share(outcome.base), *unknown)
-        for update, shown in outcome.passing.items():
-            add(outcome.seed, "one, on the way", update, TOTALS.labels, true_share(shown), *unknown)
         for arm, rounds in outcome.arms.items():
             for number, each in enumerate(rounds, 1):
                 done = number / len(rounds)

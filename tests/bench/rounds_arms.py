@@ -57,10 +57,6 @@ class Totals:
     updates: int
     every: int
     """Updates between two points that the guard chooses from."""
-    previous: int
-    """Labels that the first detector was trained on, replayed."""
-    real: int
-    """Artifact-free images."""
     judged: int
     """Held-out prompts."""
     validation: int
@@ -69,11 +65,7 @@ class Totals:
     """Images of the untreated generator that detectors are compared on."""
 
 
-TOTALS = (
-    Totals(32, 8, 4, 4, 1, 8, 8, 4, 2, 8)
-    if quick()
-    else Totals(1200, 240, 800, 180, 15, 600, 300, 200, 20, 280)
-)
+TOTALS = Totals(32, 8, 4, 4, 1, 4, 2, 8) if quick() else Totals(800, 240, 600, 120, 15, 150, 15, 210)
 
 KEEPER = Keeper(
     "rounds",
@@ -152,7 +144,7 @@ def play(clinic: ClinicModels, teacher: Teacher, rounds: int, seed: int) -> list
         found = label(clinic, teacher, lora, sight, asked[span], number * drawn, labels, seed)
         known.append(found)
         began.append(time.process_time())
-        sight = train(name, sight, known, steps, seed)
+        sight = train(name, sight, known, clinic.clean, steps, seed)
         began.append(time.process_time())
         run = run_treatment(
             clinic,
@@ -251,20 +243,21 @@ def marked(teacher: Teacher, images: np.ndarray) -> np.ndarray:
     return torch.cat([teacher.confidence(part) >= FLAWED for part in parts]).cpu().numpy()
 
 
-def train(name: str, start: Path, known: Sequence[Labels], steps: int, seed: int) -> Path:
-    """The detector trained on from `start` with all labels so far, by the schedule of `bench-detector`; its
-    folder."""
-    sizes = detector.Sizes(previous=TOTALS.previous, real=TOTALS.real, steps=steps)
-    bench = detector.Bench(sizes, seed)
-    config = bench.schedule.model_copy(update={"checkpoint_every": 50})
+def train(name: str, start: Path, known: Sequence[Labels], clean: np.ndarray, steps: int, seed: int) -> Path:
+    """The detector trained on from `start` with all labels so far and artifact-free images, by the schedule
+    of `bench-detector`; its folder."""
+    schedule = detector.Bench(detector.Sizes(steps=steps), seed).schedule
+    config = schedule.model_copy(update={"checkpoint_every": 50})
     settings = {
         "config": config,
         "start": weights_hash(start),
         "labels": [each.digest for each in known],
+        "clean": hashlib.sha256(clean.tobytes()).hexdigest()[:16],
     }
     work = KEEPER.folder(f"detectors/{name}", settings)
     if not (work / RESULT_FILE).is_file():
-        examples = [*bench.examples("previous"), *bench.examples("real")]
-        samples = [*examples, *(sample for each in known for sample in each.samples())]
+        nothing = np.zeros(clean.shape[1:3], np.float32)
+        real = [Sample(image=image, target=nothing, kind="real") for image in clean]
+        samples = [*real, *(sample for each in known for sample in each.samples())]
         train_detector(config, MemorySamples(samples), start, work)
     return work / "detector"

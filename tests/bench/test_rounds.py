@@ -48,7 +48,7 @@ def test_examples_carry_the_masks_and_the_confidence_when_chosen() -> None:
 
 
 def test_a_round_continues_what_the_one_before_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    totals = Totals(8, 4, 40, 12, 1, 0, 0, 0, 0, 0)
+    totals = Totals(8, 4, 40, 12, 1, 0, 0, 0)
     seen: list[dict[str, Any]] = []
     empty = Labels(*(np.zeros((1, 2, 2)) for _ in range(5)))
 
@@ -65,7 +65,7 @@ def test_a_round_continues_what_the_one_before_left(monkeypatch: pytest.MonkeyPa
         seen.append({"drawn by": lora, "mined by": sight, "asked": asked, "first": first, "labels": budget})
         return empty
 
-    def train(name: str, start: Path, known: list[Labels], steps: int, seed: int) -> Path:
+    def train(name: str, start: Path, known: list[Labels], clean: np.ndarray, steps: int, seed: int) -> Path:
         seen[-1] |= {"trained from": start, "known": len(known), "steps": steps}
         return tmp_path / f"detector of {name}"
 
@@ -81,7 +81,7 @@ def test_a_round_continues_what_the_one_before_left(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(rounds_arms, "generate_and_score", lambda *given: None)
     monkeypatch.setattr(rounds_arms, "load_detector", lambda folder, device: folder)
     monkeypatch.setattr(rounds_arms, "KEEPER", SimpleNamespace(get=lambda name: {"labels": 1.0}))
-    clinic = SimpleNamespace(flux=tmp_path, first_doctor=tmp_path / "first")
+    clinic = SimpleNamespace(flux=tmp_path, first_doctor=tmp_path / "first", clean=np.zeros((1, 2, 2, 3)))
 
     for arm, count in rounds.ARMS.items():
         seen.clear()
