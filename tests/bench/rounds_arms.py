@@ -65,7 +65,7 @@ class Totals:
     """Images of the untreated generator that detectors are compared on."""
 
 
-TOTALS = Totals(32, 8, 4, 4, 1, 4, 2, 8) if quick() else Totals(800, 240, 600, 120, 15, 150, 15, 210)
+TOTALS = Totals(32, 8, 4, 4, 1, 4, 2, 8) if quick() else Totals(720, 240, 400, 120, 15, 150, 15, 210)
 
 KEEPER = Keeper(
     "rounds",
