@@ -239,8 +239,8 @@ def memory_figures(dimensions: Dimensions | None = None) -> list[Figure]:
     nft = pixel.model_copy(update={"batch": 2, "pixel": NO_PIXELS, "nft": NftConfig(group=2)})
     one, other = (activations(config, dimensions) for config in (nft, pixel))
     note = (
-        f"PREDICTED on tensors without data: {one / 1e9:.2f} against {other / 1e9:.2f} GB, checkpointing, "
-        "two images a group against one; goal ≤ 0.5"
+        f"PREDICTED without data: {one / 1e9:.2f} against {other / 1e9:.2f} GB, checkpointing, two "
+        "images a group against one; goal ≤ 0.5"
     )
     return [figure("nft_memory_ratio", one / other, unit="ratio", note=note)]
 
