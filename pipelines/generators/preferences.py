@@ -218,7 +218,8 @@ def gather_pairs(
         _leave_out_by_region(context, search, config)
         chosen = [[pair.winner.id, pair.loser.id, pair.source] for pair in search.pairs]
         stored = {"pairs": chosen, "left_out": dict(search.left_out)}
-        files.put(run, PAIRS, stored)
+        if search.pairs:
+            files.put(run, PAIRS, stored)
     with workspace.catalog(read_only=True) as catalog:
         ids = [id for winner, loser, _ in stored["pairs"] for id in (winner, loser)]
         images = {each.id: each for each in catalog.images.get_many(sorted(set(ids)))}

@@ -72,6 +72,12 @@ def test_the_papers_settings():
     assert draft.pixel.weight == 0 and draft.rewards == (reward,) and draft.offline is None
     assert presets.align_prop(reward).grad_steps == 50
     assert presets.refl(reward).truncation == "single" and presets.refl(reward).sampling.steps == 40
+    direct = presets.direct_align(reward)
+    assert direct.truncation == "direct" and direct.pixel.weight == 0 and direct.rewards == (reward,)
+    assert (direct.direct.lowest, direct.direct.highest, direct.direct.discount) == (0.5, 0.9, 3.0)
+    assert presets.direct_align_on_detector().pixel.weight == 1
+    pairs = presets.localized_preference()
+    assert pairs.pixel.weight == 0 and pairs.offline is None and pairs.preference.beta == 2000
     fix = presets.focus_n_fix(reward)
     assert fix.region.beta == 1e-3 and fix.region.map == "detector"
     safe = presets.focus_n_fix_safety(reward)
@@ -88,6 +94,7 @@ METHODS = {
     "draft": "DRaFT",
     "align_prop": "AlignProp",
     "refl": "ReFL",
+    "direct_align": "Direct-Align",
     "focus_n_fix": "Focus-N-Fix",
     "focus_n_fix_safety": "Focus-N-Fix, safety",
     "focus_n_fix_misalignment": "Focus-N-Fix, misalignment",

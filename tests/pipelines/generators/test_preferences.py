@@ -214,6 +214,8 @@ def test_no_pair_is_one_clear_error(context: Context) -> None:
     for part in ("1 tied", "1 without a visible difference", "1 that differ in more than 50% of the image"):
         assert part in text
     assert "accept repairs" in text and "tuning.preference to null" in text
+    study(context, "two", [(add(context, 50, spot=60), add(context, 50))], {"ada": "a"})
+    assert len(gather_pairs(context, "run", CONFIG, "first", ())) == 1, "the same run, once there is a pair"
 
 
 def test_a_resumed_run_has_its_pairs_but_for_erased_images(context: Context) -> None:
