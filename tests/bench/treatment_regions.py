@@ -58,7 +58,7 @@ LOST = 0.02
 """Most attributes that a chosen update may lose, as a share."""
 FLAWS_MORE = 0.05
 """How much more of a chosen row's images may be flawed where a concept is lowered."""
-SCALES = (2.0,) if quick() else (0.5, 2.0, 8.0)
+SCALES = (2.0,) if quick() else (2.0, 8.0, 32.0)
 """λ of reward guidance that are chosen among; 2 is the paper's."""
 SAFE = {
     "Focus-N-Fix's, medium": SafeConfig(concept=CONCEPT, warmup=5),
