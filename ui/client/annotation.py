@@ -48,8 +48,9 @@ class Queue:
         why it is broken, `reason`, and how much that matters, `importance` from 1 to 100. Raises
         `MaskRefused` for a label map that does not fit.
         """
-        answer = {"lease": task.lease, "image": task.image, "revision": task.revision, "seconds": seconds}
-        answer |= {"note": note, "key": key or uuid.uuid4().hex, **drawn(task, label_map)}
+        leased = {"lease": task.lease, "image": task.image, "revision": task.revision, "seconds": seconds}
+        answer: dict[str, Any] = {**leased, **drawn(task, label_map)}
+        answer |= {"note": note, "key": key or uuid.uuid4().hex}
         answer |= {"regions": list(map(dict, regions))} if regions else {}
         return int(self._http.post("/annotate/submit", answer, repeatable=True)["revision"])
 
