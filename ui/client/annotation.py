@@ -31,16 +31,27 @@ class Queue:
         return None if found is None else task_of(found)
 
     def submit(
-        self, task: Task, label_map: ArrayLike | None, *, seconds: float = 0.0, note: str = "", key: str = ""
+        self,
+        task: Task,
+        label_map: ArrayLike | None,
+        *,
+        seconds: float = 0.0,
+        note: str = "",
+        regions: Sequence[Mapping[str, Any]] = (),
+        key: str = "",
     ) -> int:
         """Answer a task with a label map, uint8 `HW` of the image's size with values of `task.classes`, or
         with None for an image without a flaw; the stored revision.
 
         `seconds` is the time that the answer took, `key` names the answer: the same one sent twice counts
-        once. Raises `MaskRefused` for a label map that does not fit.
+        once. `regions` say of what is marked with class `value` in `box` (left, top, right, bottom in pixels)
+        why it is broken, `reason`, and how much that matters, `importance` from 1 to 100. Raises
+        `MaskRefused` for a label map that does not fit.
         """
-        answer = {"lease": task.lease, "image": task.image, "revision": task.revision, "seconds": seconds}
-        answer |= {"note": note, "key": key or uuid.uuid4().hex, **drawn(task, label_map)}
+        leased = {"lease": task.lease, "image": task.image, "revision": task.revision, "seconds": seconds}
+        answer: dict[str, Any] = {**leased, **drawn(task, label_map)}
+        answer |= {"note": note, "key": key or uuid.uuid4().hex}
+        answer |= {"regions": list(map(dict, regions))} if regions else {}
         return int(self._http.post("/annotate/submit", answer, repeatable=True)["revision"])
 
     def renew(self, *tasks: Task) -> list[str]:
@@ -103,15 +114,24 @@ class Labels:
         params = {"author": author, "revision": revision}
         return array_of(self._http.request("GET", f"/curate/labels/{an_id(image)}", params=params))
 
-    def put(self, image: str, label_map: ArrayLike | None, *, seconds: float = 0.0, note: str = "") -> int:
+    def put(
+        self,
+        image: str,
+        label_map: ArrayLike | None,
+        *,
+        seconds: float = 0.0,
+        note: str = "",
+        regions: Sequence[Mapping[str, Any]] = (),
+    ) -> int:
         """Store this account's label map of an image, or None for one without a flaw; the stored revision.
 
         An earlier one becomes the revision before it. Without an earlier one, the image has to wait for this
-        account, unless the account is a curator's. Raises `ApiError` for a label that was reviewed.
+        account, unless the account is a curator's. `regions` as for `submit`. Raises `ApiError` for a label
+        that was reviewed.
         """
         earlier = self._http.get("/annotate/previous", {"image": image})
         task = task_of(earlier) if earlier is not None else self._leased(image)
-        return self._queue.submit(task, label_map, seconds=seconds, note=note)
+        return self._queue.submit(task, label_map, seconds=seconds, note=note, regions=regions)
 
     def _leased(self, image: str) -> Task:
         try:

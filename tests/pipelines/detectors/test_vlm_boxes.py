@@ -11,9 +11,13 @@ from dataengine.curation.config import BoxesConfig, EndpointConfig
 from dataengine.diagnosis.box_detector import BoxDetector
 from dataengine.errors import ConfigRefused, ModelRefused
 from dataengine.masks import dequantise
+from dataengine.records import SnapshotItem
 from dataengine.records.images import SURVEY
 from dataengine.treatment.config import PixelConfig, TreatmentConfig
+from pipelines.config import EvaluateConfig
 from pipelines.detectors import vlm_boxes
+from pipelines.detectors.evaluation import measure_on_sets
+from pipelines.detectors.operating_point import set_operating_point
 from pipelines.detectors.predict import predict
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
@@ -63,6 +67,25 @@ def test_maps_are_stored_and_an_image_without_boxes_is_counted_and_not_clean(
     assert (found[1].max, len(server.asked)) == (0.0, 4)
     predict(context, version.id, [images[0], images[2]], 2)
     assert len(server.asked) == 4, "what was answered is stored"
+
+
+def test_it_is_measured_on_the_images_that_it_answers(
+    surveyed: tuple[Context, str], server: BoxesServer
+) -> None:
+    context, round_id = surveyed
+    images = images_of(context, round_id, SURVEY)[:3]
+    server.answers = [[], "Lovely.", "Really lovely.", [HAND]]
+    version = register_boxes(context.workspace, server.url, name="measured")
+    items = [
+        SnapshotItem(image_id=one.id, image_sha256=one.sha256, kind="true", split="validation", target=None)
+        for one in images
+    ]
+    figures = measure_on_sets(context, version.id, {"validation": items}, 2)["validation"]
+    # Clean targets: 0² on one image, and 0.8² on a quarter of the other.
+    assert figures["images"] == 2
+    assert figures["mse"] == pytest.approx((0 + 0.8**2 / 4) / 2, abs=2e-3)
+    assert set_operating_point(context, version.id, {}, EvaluateConfig()).operating_point is not None
+    assert len(server.asked) == 4, "its operating point asks nothing"
 
 
 def test_it_is_refused_where_a_gradient_or_weights_are_needed(
