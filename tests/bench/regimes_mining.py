@@ -25,7 +25,7 @@ class Sizes:
     """Labels at random that these are compared with."""
     budget: int = 150
     """Labels of each term alone."""
-    steps: int = 250
+    steps: int = 120
     benchmark: int = 400
 
 
@@ -56,7 +56,7 @@ def at_random(count: int, sizes: Sizes, seed: int) -> Training:
 def trainings(quick: bool) -> list[Training]:
     """All that this part measures."""
     sizes = SMALL if quick else Sizes()
-    found = []
+    found: list[Training] = []
     for seed in seeds_of_run():
         found += [
             second(sizes, seed),
@@ -65,7 +65,7 @@ def trainings(quick: bool) -> list[Training]:
         ]
         found += [by_terms(TERMS, count, sizes, seed) for count in sizes.counts]
         found += [by_terms([term], sizes.budget, sizes, seed) for term in TERMS]
-    return list(dict.fromkeys(found))
+    return found
 
 
 def figures(quick: bool) -> list[Figure]:
@@ -73,7 +73,7 @@ def figures(quick: bool) -> list[Figure]:
     sizes, seeds = (SMALL if quick else Sizes()), seeds_of_run()
     pool = data.benchmark(sizes.benchmark)
 
-    def of(make: "Sequence[Training]") -> list[Measured]:
+    def of(make: Sequence[Training]) -> list[Measured]:
         return [measured(training.trained(), "benchmark-standard", pool) for training in make]
 
     everything = [of([by_terms(TERMS, count, sizes, seed) for seed in seeds]) for count in sizes.counts]
