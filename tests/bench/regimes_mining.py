@@ -1,10 +1,11 @@
 """Mining's terms one by one and together, against random images of the same hard categories."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dataengine.curation.config import MiningConfig
 from tests.bench import regime_data as data
+from tests.bench import regimes_injected
 from tests.bench.harness import Figure, figure
 from tests.bench.regime_measures import ap_ratio, error_ratio, labels_ratio, pixel_ap
 from tests.bench.regime_training import THRESHOLD, Clean, Labels, Measured, Mined, Training, measured
@@ -27,14 +28,15 @@ class Sizes:
     """Labels of each term alone."""
     steps: int = 120
     benchmark: int = 400
+    injected: regimes_injected.Sizes = field(default_factory=regimes_injected.Sizes)
 
 
-SMALL = Sizes(12, 60, (6, 12), 12, 6, 2, 16)
+SMALL = Sizes(12, 60, (6, 12), 12, 6, 2, 16, regimes_injected.SMALL)
 
 
 def second(sizes: Sizes, seed: int) -> Training:
-    """The second detector, for disagreement: the first one after artifact-free images alone."""
-    return Training("second", (Clean(sizes.clean, seed),), sizes.steps, seed=seed)
+    """The second detector, for disagreement: that of injected artifacts, which no label has made."""
+    return regimes_injected.training(sizes.injected, seed)
 
 
 def by_terms(terms: Sequence[str], count: int, sizes: Sizes, seed: int) -> Training:
