@@ -26,7 +26,9 @@ def ap_ratio(id: str, before: Sequence[Measured], after: Sequence[Measured], not
     weights = _weights(counts[0][0])
     plain = np.ones((1, weights.shape[1]))
     value, drawn = (_precision(w, counts[1]) / _precision(w, counts[0]) for w in (plain, weights))
-    return figure(id, float(value[0]), percentile_interval(drawn), "ratio", counts[0][0].shape[1], note)
+    # A resample of few images may have no flaw, and no precision.
+    interval = percentile_interval(drawn[np.isfinite(drawn)])
+    return figure(id, float(value[0]), interval, "ratio", counts[0][0].shape[1], note)
 
 
 def labels_ratio(

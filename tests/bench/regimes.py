@@ -22,7 +22,7 @@ from tests.bench.regimes_labels import seeds_of_run
 def train_all(wanted: Iterable[Training], jobs: int) -> None:
     """Train what is missing, `jobs` at a time, after what it builds on."""
     waves: dict[int, list[Training]] = {}
-    for training in dict.fromkeys(wanted):
+    for training in {training.work: training for training in wanted}.values():
         waves.setdefault(depth(training), []).append(training)
     first_detector()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:

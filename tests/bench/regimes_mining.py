@@ -1,10 +1,11 @@
 """Mining's terms one by one and together, against random images of the same hard categories."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dataengine.curation.config import MiningConfig
 from tests.bench import regime_data as data
+from tests.bench import regimes_injected
 from tests.bench.harness import Figure, figure
 from tests.bench.regime_measures import ap_ratio, error_ratio, labels_ratio, pixel_ap
 from tests.bench.regime_training import THRESHOLD, Clean, Labels, Measured, Mined, Training, measured
@@ -25,16 +26,17 @@ class Sizes:
     """Labels at random that these are compared with."""
     budget: int = 150
     """Labels of each term alone."""
-    steps: int = 250
+    steps: int = 120
     benchmark: int = 400
+    injected: regimes_injected.Sizes = field(default_factory=regimes_injected.Sizes)
 
 
-SMALL = Sizes(12, 60, (6, 12), 12, 6, 2, 16)
+SMALL = Sizes(12, 60, (6, 12), 12, 6, 2, 16, regimes_injected.SMALL)
 
 
 def second(sizes: Sizes, seed: int) -> Training:
-    """The second detector, for disagreement: the first one after artifact-free images alone."""
-    return Training("second", (Clean(sizes.clean, seed),), sizes.steps, seed=seed)
+    """The second detector, for disagreement: that of injected artifacts, which no label has made."""
+    return regimes_injected.training(sizes.injected, seed)
 
 
 def by_terms(terms: Sequence[str], count: int, sizes: Sizes, seed: int) -> Training:
@@ -56,7 +58,7 @@ def at_random(count: int, sizes: Sizes, seed: int) -> Training:
 def trainings(quick: bool) -> list[Training]:
     """All that this part measures."""
     sizes = SMALL if quick else Sizes()
-    found = []
+    found: list[Training] = []
     for seed in seeds_of_run():
         found += [
             second(sizes, seed),
@@ -65,7 +67,7 @@ def trainings(quick: bool) -> list[Training]:
         ]
         found += [by_terms(TERMS, count, sizes, seed) for count in sizes.counts]
         found += [by_terms([term], sizes.budget, sizes, seed) for term in TERMS]
-    return list(dict.fromkeys(found))
+    return found
 
 
 def figures(quick: bool) -> list[Figure]:
@@ -73,7 +75,7 @@ def figures(quick: bool) -> list[Figure]:
     sizes, seeds = (SMALL if quick else Sizes()), seeds_of_run()
     pool = data.benchmark(sizes.benchmark)
 
-    def of(make: "Sequence[Training]") -> list[Measured]:
+    def of(make: Sequence[Training]) -> list[Measured]:
         return [measured(training.trained(), "benchmark-standard", pool) for training in make]
 
     everything = [of([by_terms(TERMS, count, sizes, seed) for seed in seeds]) for count in sizes.counts]
