@@ -212,8 +212,8 @@ def change_of(one: Any) -> Change | None:
         return None
     interval, ratio, difference = one.get("interval"), one.get("ratio"), one.get("difference")
     if "drop" in one:
-        difference = -one["drop"]
-        interval = interval and (-interval[1], -interval[0])
+        difference = 0.0 - one["drop"]
+        interval = interval and (0.0 - interval[1], 0.0 - interval[0])
     known = ratio is not None or difference is not None
     return Change(
         before=one["before"],

@@ -11,12 +11,14 @@ import app
 from dataengine.clinic.world import stream
 from dataengine.errors import ConfigRefused, InputRefused, JobFailed
 from dataengine.images import encode_png
-from dataengine.records import Report, Vote
+from dataengine.records import Report, Vote, no_report
 from pipelines.evidence import journal, parts, run
+from pipelines.evidence.config import EvidenceRun
 from pipelines.evidence.journal import Journal
 from pipelines.evidence.parts import Work
+from pipelines.evidence.plan import default_settings
 from pipelines.evidence.schema import Evidence
-from storage.opening import open_workspace
+from storage.opening import create_workspace, open_workspace
 from tests.pipelines.evidence import samples
 
 SMALL = (
@@ -145,6 +147,36 @@ def test_a_card_that_is_too_small_is_named_before_anything_is_trained(
     with pytest.raises(ConfigRefused, match="Peak memory about 61 GB"):
         run.run_evidence(samples.request(tmp_path / "out"), parts_serve)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_first_detector_learns_from_photographs_and_what_was_injected_into_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photographs(tmp_path / "photos", 8)
+    settings = default_settings("owner/model").model_dump(mode="json")
+    training = settings["first"]["training"]
+    settings["first"]["start"] = "random"
+    training |= {"steps": 2, "batch": 2, "checkpoint_every": 2, "workers": 1, "device": "cpu"}
+    training["detector"]["size"] = 64
+    asked = samples.request(
+        tmp_path / "out",
+        generator="owner/model",
+        preset="diffdoctor",
+        settings=EvidenceRun.model_validate(settings),
+    )
+    work = samples.work(create_workspace(tmp_path / "w"), asked)
+    assert parts.photos(work, no_report) == {"used": 8, "captioned": 8, "refused": 0}
+    found = parts.detector(work, no_report)
+    assert found["injected"] > 0 and found["samples"]["injected"] == found["injected"]
+    assert set(found["samples"]) == {"real", "injected"}
+    with work.workspace.catalog(read_only=True) as catalog:
+        champion = catalog.detectors.champion()
+    assert champion is not None and champion.id == found["id"] and champion.metrics
+    # A kill between the training and its record: the detector is found, and not trained again.
+    monkeypatch.setattr("pipelines.services.training.here.train_detector", None)
+    assert parts.detector(work, no_report)["id"] == found["id"]
 
 
 @pytest.mark.parametrize(
