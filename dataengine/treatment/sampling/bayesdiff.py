@@ -13,6 +13,7 @@ chain's own state, which has less noise; and the variance of the prediction over
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from dataengine.diagnosis.config import BayesDiffConfig
 from dataengine.errors import ConfigRefused
@@ -120,7 +122,7 @@ def curvature(layer: Layer, features: Tensor) -> tuple[Tensor, float]:
                 layer.dilation,
             )
         )
-        found = nn.grad.conv2d_weight(squares, shape, ones, layer.stride, layer.padding, layer.dilation)
+        found = conv2d_weight(squares, shape, ones, layer.stride, layer.padding, layer.dilation)
         return found, float(ones.numel())
     return squares.flatten(0, -2).sum(0), float(squares[..., 0].numel())
 
@@ -225,12 +227,16 @@ def _layer_named(family: GeneratorFamily, name: str) -> Layer:
             f"this {family.name} has no linear or convolutional layer {name}, which the posterior is of; fit "
             "one to this generator"
         )
-    if isinstance(found, nn.Conv2d) and (found.groups != 1 or found.padding_mode != "zeros"):
+    if isinstance(found, nn.Conv2d) and not _is_plain(found):
         raise ConfigRefused(
-            f"{name} is a convolution in groups or with padding by {found.padding_mode}; BayesDiff here "
-            "supports plain convolutions. Use score dynamics for this generator"
+            f"{name} is a convolution in groups, or padded by {found.padding!r}, {found.padding_mode}; "
+            "BayesDiff supports plain ones. Use score dynamics for this generator"
         )
     return found
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def last_layer_name(
@@ -385,13 +391,13 @@ class VarianceCarrier:
         precision: Precision,
     ) -> tuple[Tensor, Tensor]:
         """Cov(x_t, ε_θ(x_t)) and Var(ε_θ(x_t)) by states drawn from N(x_t, Var(x_t))."""
-        state, *rest = asked
+        state, times, conditioning, guidance = asked
         deviation = variance.sqrt()
         covariance, varied = torch.zeros_like(centre), torch.zeros_like(centre)
         for _ in range(self.config.samples):
             shift = deviation * self.noise.draw(deviation)
             with autocast(state.device, precision):
-                output = family.predict(state + shift, *rest)
+                output = family.predict(state + shift, times, conditioning, guidance)
             change = output.float() - centre
             covariance += shift * change / self.config.samples
             varied += change.square() / self.config.samples
@@ -452,7 +458,7 @@ def watch_variance(
             conditioning.rows(rows).to(family.device),
             family.initial_latents(seeds[rows], size),
             settings,
-            on_step=lambda start=start: report(start, len(seeds), "watching"),
+            on_step=partial(report, start, len(seeds), "watching"),
             stepper=carrier,
         )
         found += list(carrier.pixel_variance(family, clean).cpu().numpy())
