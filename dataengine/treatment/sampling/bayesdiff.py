@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from dataengine.diagnosis.config import BayesDiffConfig
 from dataengine.errors import ConfigRefused
@@ -121,9 +122,7 @@ def curvature(layer: Layer, features: Tensor) -> tuple[Tensor, float]:
                 layer.dilation,
             )
         )
-        found = torch.nn.grad.conv2d_weight(  # type: ignore[attr-defined]
-            squares, shape, ones, layer.stride, layer.padding, layer.dilation
-        )
+        found = conv2d_weight(squares, shape, ones, layer.stride, layer.padding, layer.dilation)
         return found, float(ones.numel())
     return squares.flatten(0, -2).sum(0), float(squares[..., 0].numel())
 
@@ -228,12 +227,16 @@ def _layer_named(family: GeneratorFamily, name: str) -> Layer:
             f"this {family.name} has no linear or convolutional layer {name}, which the posterior is of; fit "
             "one to this generator"
         )
-    if isinstance(found, nn.Conv2d) and (found.groups != 1 or found.padding_mode != "zeros"):
+    if isinstance(found, nn.Conv2d) and not _is_plain(found):
         raise ConfigRefused(
-            f"{name} is a convolution in groups or with padding by {found.padding_mode}; BayesDiff here "
-            "supports plain convolutions. Use score dynamics for this generator"
+            f"{name} is a convolution in groups, or padded by {found.padding!r}, {found.padding_mode}; "
+            "BayesDiff supports plain ones. Use score dynamics for this generator"
         )
     return found
+
+
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return layer.groups == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 def last_layer_name(
@@ -388,13 +391,13 @@ class VarianceCarrier:
         precision: Precision,
     ) -> tuple[Tensor, Tensor]:
         """Cov(x_t, ε_θ(x_t)) and Var(ε_θ(x_t)) by states drawn from N(x_t, Var(x_t))."""
-        state, conditioning, time, guidance = asked
+        state, times, conditioning, guidance = asked
         deviation = variance.sqrt()
         covariance, varied = torch.zeros_like(centre), torch.zeros_like(centre)
         for _ in range(self.config.samples):
             shift = deviation * self.noise.draw(deviation)
             with autocast(state.device, precision):
-                output = family.predict(state + shift, conditioning, time, guidance)
+                output = family.predict(state + shift, times, conditioning, guidance)
             change = output.float() - centre
             covariance += shift * change / self.config.samples
             varied += change.square() / self.config.samples
