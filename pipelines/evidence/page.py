@@ -48,7 +48,7 @@ def sentences(evidence: Evidence) -> list[str]:
     said = [_voted(evidence)]
     treated = evidence.treatment
     if treated is not None and treated.kept is None:
-        said.append(f"No update was kept: {treated.stopped}.")
+        said.append(f"No update was better within the guard's limits ({treated.stopped}).")
     elif treated is not None:
         said.append(_rated(evidence))
         if worse := treated.worse:

@@ -104,7 +104,8 @@ def _do(work: Work, report: Report, say: Callable[[str], None], only: set[str] |
         if result is None:
             return "waiting for labels"
         work.journal.finish(name, result)
-        say(f"✓ {title} ({duration(work.journal.row(name)['seconds'])})")
+        if result:
+            say(f"✓ {title} ({duration(work.journal.row(name)['seconds'])})")
     if work.done("treat")["treated"] is None:
         return "nothing kept"
     with work.workspace.catalog(read_only=True) as catalog:

@@ -58,7 +58,7 @@ def test_a_run_that_waits_says_so(tmp_path: Path) -> None:
 def test_nothing_kept_says_why() -> None:
     kept_none = samples.SAMPLE["treatment"] | {"kept": None, "stopped": "detail fell", "figures": {}}
     said = sentences(samples.evidence(treatment=kept_none, study=None, under=None, state="nothing kept"))
-    assert said[0] == "No update was kept: detail fell."
+    assert said[0] == "No update was better within the guard's limits (detail fell)."
 
 
 def test_bars_end_at_the_widest_ratio() -> None:
