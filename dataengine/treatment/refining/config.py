@@ -25,9 +25,10 @@ class RefiningConfig(Config):
     reverse: float = Field(default=0.025, ge=0)
     """λ of keys and values, K·(1 + λ·M_emb); 0 turns it off."""
 
-    form: Literal["both", "state", "target"] = "both"
-    """Where the modulated noise is used: in x_t and the target, as in the paper, or in only one of them, as
-    in the two official repositories."""
+    form: Literal["both", "state", "target", "multiplied"] = "both"
+    """Where the modulated noise is used: in x_t and the target (the paper), in the target only (the U-ViT
+    repository), or in x_t only, as ε + λ·M ("state") or as ε·(1 + λ·M) ("multiplied", the Guided-Diffusion
+    repository)."""
 
     cycle: int = Field(default=100, ge=1)
     """Updates between two mean flaw activation maps."""

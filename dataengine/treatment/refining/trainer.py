@@ -73,10 +73,17 @@ def refining_noise(noise: Tensor, mfam: Tensor, strength: float) -> Tensor:
     return noise + strength * mfam.to(noise)
 
 
+def multiplied_noise(noise: Tensor, mfam: Tensor, strength: float) -> Tensor:
+    """ε·(1 + λ·M), with M float HW over all images and channels alike (Guided-Diffusion repository)."""
+    return noise * (1 + strength * mfam.to(noise))
+
+
 def noise_and_target(noise: Tensor, mfam: Tensor | None, strength: float, form: str) -> tuple[Tensor, Tensor]:
-    """(the noise for x_t, the model's target): ε_sr for both, or for only one of them."""
+    """(the noise for x_t, the model's target), NCHW, by the form of `RefiningConfig`."""
     if mfam is None or strength == 0:
         return noise, noise
+    if form == "multiplied":
+        return multiplied_noise(noise, mfam, strength), noise
     raised = refining_noise(noise, mfam, strength)
     return (noise if form == "target" else raised), (noise if form == "state" else raised)
 
