@@ -33,14 +33,28 @@ class RefiningConfig(Config):
     cycle: int = Field(default=100, ge=1)
     """Updates between two mean flaw activation maps."""
 
-    sample_steps: int = Field(default=20, ge=2)
-    """DDIM steps of the images for the mean maps."""
+    sample_steps: int = Field(default=250, ge=2)
+    """DDIM steps of the images for the highlighter, the mean maps and the distances."""
 
     highlighted: int = Field(default=1000, ge=12)
     """Images of each class that the flaw highlighter is trained on when refinement begins."""
 
     highlighter: HighlighterConfig = HighlighterConfig()
     """Training of the flaw highlighter."""
+
+    least_variation: float = Field(default=0.1, ge=0, le=1)
+    """Share of the flaw maps' variance that lies between images, below which the result says that they mark
+    the same place in every image."""
+
+    measured: int = Field(default=200, ge=10)
+    """Images of the model that are compared with held-out images, by KID."""
+
+    measure_every: int = Field(default=1000, ge=1)
+    """Updates of the refinement between two such measurements; the first is of the base phase."""
+
+    patience: int = Field(default=3, ge=0)
+    """Measurements in a row that may be worse than the best one before the training stops and the weights of
+    the best are kept; 0 never stops."""
 
     batch: int = Field(default=64, ge=1, le=65_536)
     """Images per update, and per mean map."""

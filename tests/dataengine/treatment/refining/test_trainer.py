@@ -61,7 +61,7 @@ def changed(**settings):
     return CONFIG.model_copy(update=settings)
 
 
-# By form: what becomes of one value e of the noise in x_t, and in the target, where the map is m and λ is 0.1.
+# By form: what becomes of a value e of the noise in x_t, and in the target, where the map is m and λ 0.1.
 FORMS = {
     "both": (lambda e, m: e + 0.1 * m, lambda e, m: e + 0.1 * m),
     "target": (lambda e, m: e, lambda e, m: e + 0.1 * m),
@@ -81,8 +81,8 @@ def test_every_form_of_the_noise_is_that_of_its_equation(form):
                     for column in range(2):
                         wanted = rule(float(noise[image, channel, row, column]), float(mfam[row, column]))
                         assert float(found[image, channel, row, column]) == pytest.approx(wanted, abs=1e-6)
-    for mfam, strength in ((None, 0.1), (mfam, 0)):
-        assert all(each is noise for each in noise_and_target(noise, mfam, strength, form))
+    for given, strength in ((None, 0.1), (mfam, 0)):
+        assert all(each is noise for each in noise_and_target(noise, given, strength, form))
 
 
 def test_the_forms_are_those_of_the_settings():
