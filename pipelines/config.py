@@ -439,8 +439,12 @@ class RefiningRun(Config):
     """Name of the new generator; empty for the generator's name followed by "refined"."""
     limit: int = Field(default=20_000, ge=10)
     """Maximum number of real images; all are cropped and scaled to the generator's size."""
+    features: Annotated[str, Location(kind="scorer", harmless=CLINIC)] = CLINIC
+    """Network of the FID and KID to held-out real images: folder or hub id of an image classifier, "clinic"
+    for the embedded reader, or inception_v3:FILE with torchvision's weights as .safetensors; empty leaves
+    them out."""
     refining: RefiningConfig = RefiningConfig(
-        steps=20_000, lr=2e-4, ema=0.999, highlighter=HighlighterConfig(lr=1e-4, epochs=6)
+        steps=20_000, lr=2e-4, ema=0.999, sample_steps=20, highlighter=HighlighterConfig(lr=1e-4, epochs=6)
     )
     """Settings of both training phases; the defaults suit small images and an untrained highlighter."""
 

@@ -435,8 +435,8 @@ class BayesDiffConfig(Config):
 
 
 class HighlighterConfig(Config):
-    """The flaw highlighter: a VGG16 that classifies real against generated (self-refining diffusion's
-    schedule)."""
+    """The flaw highlighter: a VGG16 that classifies real against generated. The defaults are the authors'
+    values (self-refining diffusion), but for the initial weights, which are ImageNet's there."""
 
     name: str = "flaw highlighter"
     """Display name."""
@@ -447,11 +447,42 @@ class HighlighterConfig(Config):
     lr: float = Field(default=2e-5, gt=0, le=1)
     """AdamW's peak learning rate; random weights need a larger one."""
 
+    betas: tuple[float, float] = (0.5, 0.999)
+    """AdamW's decay rates of the two moments. The one-cycle schedule, the authors' too, sets the first one to
+    0.85 to 0.95 in its course."""
+
     batch: int = Field(default=64, ge=2, le=65_536)
     """Images per update."""
 
     epochs: int = Field(default=30, ge=1, le=100_000)
     """Passes over the images."""
 
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are kept: the first of the highest accuracy on held-out images, or the last."""
+
+    head: Literal["flat", "pooled"] = "flat"
+    """What the classifier reads: all cells of the last pooling, 512·(side/32)² values, above 256 pixels
+    averaged to 8 × 8 cells; or the mean of the last convolution, 512 values."""
+
+    cam: Literal["softmax", "logit"] = "softmax"
+    """Output of which the map is Grad-CAM: the probability of "generated", or its logit."""
+
+    level: Literal["range", "maximum"] = "range"
+    """Scale of each map: minus its minimum, over its maximum; or over its maximum only."""
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Mean of the input's channels in [0, 1], which is subtracted."""
+
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Deviation of the input's channels, by which it is divided."""
+
     seed: int = Field(default=0, ge=0)
     """Random seed of the initial weights and the order."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas {self.betas}: each must be at least 0 and below 1")
+        if min(self.std) <= 0:
+            raise ValueError(f"std {self.std}: each must be above 0")
+        return self

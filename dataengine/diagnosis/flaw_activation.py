@@ -2,7 +2,8 @@
 
 The flaw highlighter is VGG16's convolutions, 512 hidden units and two classes. Grad-CAM (Selvaraju et al.
 2017, Eq. 1-2) of the class "generated" on the last convolution gives an image's flaw activation map (FAM),
-and the mean over a batch the mFAM. As a `Detector` it works on any image; its maps have no gradient.
+and the mean over a batch the mFAM. As a `Detector` it works on images of any size, of which the head reads as
+many cells as the images that it was trained on have; its maps have no gradient.
 """
 
 import json
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pydantic
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,31 +25,35 @@ from dataengine.records import Report, no_report
 
 HIGHLIGHTER_FILE = "highlighter.json"
 WEIGHTS_FILE = "model.safetensors"
+GRID = "grid"
+FORMER = {"keep": "last", "head": "pooled", "cam": "logit", "level": "maximum"}
+"""Settings of the highlighters that were saved before there were any."""
 REAL, GENERATED = 0, 1
 HIDDEN = 512
 INITIAL_IMAGES = 64
 """Images used for the data-dependent initialisation of random weights."""
-SMALLEST = 32
-"""Smallest side of an image; smaller ones vanish after VGG16's strides."""
+MOST_CELLS = 8
+"""Most rows and columns that the flat head reads, those of the authors' largest images of 256 × 256."""
+STRIDE = SMALLEST = 32
+"""Stride of VGG16's last pooling, and the smallest side of an image."""
 
 
 class FlawHighlighter(nn.Module):
     """Classifies real against generated images and, as a `Detector`, localises the evidence. Frozen when
     loaded."""
 
-    def __init__(self, config: HighlighterConfig) -> None:
-        """Random weights by the config's seed, or the convolutions of the file that it names.
+    def __init__(self, config: HighlighterConfig, grid: tuple[int, int] = (1, 1)) -> None:
+        """Random weights by the config's seed, or the convolutions of the file that it names. `grid` is the
+        rows and columns that the flat head reads: the training images' sides over 32, at most 8.
 
         Raises `ModelRefused` when the file is no state dict of torchvision's VGG16.
         """
         super().__init__()
-        self.config = config
+        self.config, self.grid = config, grid
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.features = _convolutions()
-            self.head = nn.Sequential(
-                nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)
-            )
+            self.head = _head(grid) if config.head == "flat" else _pooled_head()
         if config.weights:
             self._take(Path(config.weights))
 
@@ -79,17 +83,28 @@ class FlawHighlighter(nn.Module):
             return self.activation_maps(images) * generated[:, None, None]
 
     def activation_maps(self, images: Tensor) -> Tensor:
-        """FAMs, float32 NHW in [0, 1], each scaled by its own maximum; all 0 without evidence for
-        "generated"."""
+        """FAMs, float32 NHW in [0, 1], each scaled by itself; all 0 without evidence for "generated"."""
         with torch.inference_mode(mode=False):
             with torch.no_grad():
                 activations = self._activations(images.detach().clone())
             with torch.enable_grad():
                 activations.requires_grad_()
-                score = self.head(activations)[:, GENERATED].sum()
+                score = self._score(self.head(activations)).sum()
                 gradient = torch.autograd.grad(score, activations)[0]
             with torch.no_grad():
-                return grad_cam(activations.detach(), gradient, (images.shape[-2], images.shape[-1]))
+                size = images.shape[-2], images.shape[-1]
+                return grad_cam(activations.detach(), gradient, size, self.config.level)
+
+    def _score(self, logits: Tensor) -> Tensor:
+        """What the maps explain, (N,).
+
+        The gradient of p = softmax(z)_generated is p(1 − p) times that of the difference of the logits. An
+        image's map is scaled by itself, so that the factor cancels, and the difference does not underflow for
+        an image whose p is 1.
+        """
+        if self.config.cam == "logit":
+            return logits[:, GENERATED]
+        return logits[:, GENERATED] - logits[:, REAL]
 
     def find_artifacts(self, image: np.ndarray) -> np.ndarray:
         """See `Detector.find_artifacts`."""
@@ -102,12 +117,10 @@ class FlawHighlighter(nn.Module):
             )
         return self.features(self.normalised(images))
 
-    @staticmethod
-    def normalised(images: Tensor) -> Tensor:
-        """Normalise images by ImageNet's statistics, as VGG16 expects."""
-        mean, std = (
-            torch.tensor(v, device=images.device).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD)
-        )
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images by the configured statistics of their channels."""
+        statistics = self.config.mean, self.config.std
+        mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in statistics)
         return (images - mean) / std
 
     def _take(self, file: Path) -> None:
@@ -131,11 +144,16 @@ class FlawHighlighter(nn.Module):
         from safetensors.torch import load_file
 
         try:
-            config = HighlighterConfig.model_validate_json(config_bytes(folder / HIGHLIGHTER_FILE))
-            highlighter = cls(config.model_copy(update={"weights": ""}))
+            stored = json.loads(config_bytes(folder / HIGHLIGHTER_FILE))
+            former = {} if "head" in stored else {**FORMER, "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+            rows, columns = stored.pop(GRID, (1, 1))
+            if not 1 <= min(rows, columns) <= max(rows, columns) <= MOST_CELLS:
+                raise ValueError(f"a grid of {rows} × {columns} cells; 1 to {MOST_CELLS} are possible")
+            config = HighlighterConfig.model_validate_json(json.dumps({**stored, **former, "weights": ""}))
+            highlighter = cls(config, (int(rows), int(columns)))
             check_header(folder / WEIGHTS_FILE)
             highlighter.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        except (OSError, RuntimeError, SafetensorError, pydantic.ValidationError) as error:
+        except (OSError, RuntimeError, TypeError, AttributeError, ValueError, SafetensorError) as error:
             raise ModelRefused(f"{folder} holds no flaw highlighter: {str(error).splitlines()[0]}") from error
         return highlighter.to(device).eval().requires_grad_(False)
 
@@ -146,8 +164,26 @@ class FlawHighlighter(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         weights, config = folder / f".{WEIGHTS_FILE}.part", folder / f".{HIGHLIGHTER_FILE}.part"
         save_file({key: value.cpu().contiguous() for key, value in self.state_dict().items()}, weights)
-        config.write_text(json.dumps(self.config.model_dump(), indent=2) + "\n")
+        config.write_text(json.dumps(self.config.model_dump() | {GRID: self.grid}, indent=2) + "\n")
         durable.move_all([(weights, folder / WEIGHTS_FILE), (config, folder / HIGHLIGHTER_FILE)])
+
+
+def _head(grid: tuple[int, int]) -> nn.Sequential:
+    """The authors' head. Images of another size than the training's have their cells averaged to `grid`."""
+    return nn.Sequential(
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(grid),
+        nn.Flatten(),
+        nn.Linear(512 * grid[0] * grid[1], HIDDEN),
+        nn.ReLU(),
+        nn.Linear(HIDDEN, 2),
+    )
+
+
+def _pooled_head() -> nn.Sequential:
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 2)
+    )
 
 
 def _convolutions() -> nn.Sequential:
@@ -166,20 +202,34 @@ def _convolutions() -> nn.Sequential:
     return layers
 
 
-def grad_cam(activations: Tensor, gradient: Tensor, size: tuple[int, int]) -> Tensor:
+def grad_cam(activations: Tensor, gradient: Tensor, size: tuple[int, int], level: str = "range") -> Tensor:
     """ReLU(Σ_k α_k·A_k) with α_k the mean gradient of channel k, upsampled to `size` (height, width).
 
-    Activations and their gradient are NCHW; the maps float32 NHW, each divided by its maximum.
+    Activations and their gradient are NCHW; the maps float32 NHW in [0, 1], each divided by its maximum, for
+    the level "range" after its minimum was subtracted.
     """
     weights = gradient.mean((2, 3), keepdim=True)
+    # A gradient that is nearly 0 everywhere would be lost beside the bound of the division below.
+    weights = weights / weights.abs().amax(1, keepdim=True).clamp(min=1e-30)
     maps = (weights * activations).sum(1, keepdim=True).relu()
     maps = F.interpolate(maps.float(), size, mode="bilinear", align_corners=False)[:, 0]
+    if level == "range":
+        maps = maps - maps.amin((1, 2), keepdim=True)
     return maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-12)
 
 
 def mean_map(maps: Tensor) -> Tensor:
     """mFAM, HW: the mean over a batch of maps NHW."""
     return maps.mean(0)
+
+
+def map_variation(maps: Tensor) -> float:
+    """How far maps NHW differ between images, in [0, 1]: the mean over places of the variance over images, as
+    a share of the variance of all values. 0 where every image has the same map, or where all are flat."""
+    total = maps.double().var(correction=0)
+    if total <= 1e-12:
+        return 0.0
+    return float((maps.double().var(0, correction=0).mean() / total).clamp(0, 1))
 
 
 def train_highlighter(
@@ -190,11 +240,11 @@ def train_highlighter(
     device: str | torch.device = "cpu",
 ) -> tuple[FlawHighlighter, float]:
     """Train a highlighter on these images, uint8 NHW3 of one size; also returns its accuracy on held-out
-    ones.
+    ones, the mean of both kinds'.
 
     AdamW with a one-cycle schedule, as in the authors' code; random weights are first initialised on the
-    images. Every tenth image of each kind is held out. Raises `ConfigRefused` for fewer than ten of either,
-    `NonFinite` naming the step.
+    images. Every tenth image of each kind is held out, and chooses the epoch unless the config keeps the
+    last. Raises `ConfigRefused` for fewer than ten of either, `NonFinite` naming the step.
     """
     if min(len(real), len(generated)) < 10:
         raise ConfigRefused(
@@ -202,15 +252,18 @@ def train_highlighter(
         )
     held = [np.arange(len(each)) % 10 == 9 for each in (real, generated)]
     images, labels = _mixed(real[~held[0]], generated[~held[1]])
-    network = FlawHighlighter(config).train().to(device)
+    known = _mixed(real[held[0]], generated[held[1]])
+    rows, columns = (max(1, min(side // STRIDE, MOST_CELLS)) for side in images.shape[1:3])
+    network = FlawHighlighter(config, (rows, columns)).train().to(device)
     if not config.weights:
         normalise_activations(network, _floats(images[:: max(1, len(images) // INITIAL_IMAGES)], device))
     batches = -(-len(images) // config.batch)
     steps = batches * config.epochs
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.lr, betas=config.betas)
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.lr, total_steps=max(steps, 2))
-    for step, rows in enumerate(_order(len(images), config, batches)):
-        loss = F.cross_entropy(network(_floats(images[rows], device)), labels[rows].to(device))
+    best, kept = -1.0, None
+    for step, chosen in enumerate(_order(len(images), config, batches)):
+        loss = F.cross_entropy(network(_floats(images[chosen], device)), labels[chosen].to(device))
         if not torch.isfinite(loss):
             raise NonFinite("the highlighter's loss", step)
         optimizer.zero_grad()
@@ -218,13 +271,25 @@ def train_highlighter(
         optimizer.step()
         cycle.step()
         report(step + 1, steps, "training the flaw highlighter", loss=loss.item())
+        if config.keep == "best" and (step + 1) % batches == 0:
+            right = accuracy(network, *known)
+            if right > best:
+                best = right
+                kept = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    if kept is not None:
+        network.load_state_dict(kept)
     network.eval().requires_grad_(False)
-    known, truth = _mixed(real[held[0]], generated[held[1]])
-    with torch.no_grad():
-        predicted = torch.cat(
-            [network(_floats(part, device)).argmax(1).cpu() for part in known.split(config.batch)]
-        )
-    return network, float((predicted == truth).float().mean())
+    return network, accuracy(network, *known)
+
+
+@torch.no_grad()
+def accuracy(network: FlawHighlighter, images: Tensor, labels: Tensor) -> float:
+    """Share of images uint8 NHW3 that are told apart, the mean of both kinds' shares; labels (N,) are `REAL`
+    and `GENERATED`."""
+    device = next(network.parameters()).device
+    parts = images.split(network.config.batch)
+    right = torch.cat([network(_floats(part, device)).argmax(1).cpu() for part in parts]) == labels
+    return float(np.mean([right[labels == kind].float().mean().item() for kind in (REAL, GENERATED)]))
 
 
 @torch.no_grad()

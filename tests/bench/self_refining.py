@@ -349,6 +349,7 @@ def configured(row: Row) -> RefiningConfig:
         lr=TRAINING.lr,
         ema=TRAINING.ema,
         highlighted=TRAINING.highlighted,
+        sample_steps=20,
         highlighter=HighlighterConfig(lr=1e-4, batch=32, epochs=TRAINING.epochs),
         checkpoint_every=max(1, TRAINING.steps // 20),
         seed=row.seed,
@@ -386,13 +387,13 @@ def train_row(row: Row) -> Path:
 
 def flat_maps() -> contextlib.AbstractContextManager[Any]:
     """While it lasts, every mean flaw map is as strong as ever and the same everywhere."""
-    ordinary = trainer._mfam
+    ordinary = trainer.mean_map
 
-    def flat(*given: Any) -> torch.Tensor:
-        found = ordinary(*given)
+    def flat(maps: torch.Tensor) -> torch.Tensor:
+        found = ordinary(maps)
         return found.mean().expand_as(found).clone()
 
-    return patch.object(trainer, "_mfam", flat)
+    return patch.object(trainer, "mean_map", flat)
 
 
 def fresh_network(seed: int) -> UnconditionalFamily:

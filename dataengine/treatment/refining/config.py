@@ -25,21 +25,36 @@ class RefiningConfig(Config):
     reverse: float = Field(default=0.025, ge=0)
     """λ of keys and values, K·(1 + λ·M_emb); 0 turns it off."""
 
-    form: Literal["both", "state", "target"] = "both"
-    """Where the modulated noise is used: in x_t and the target, as in the paper, or in only one of them, as
-    in the two official repositories."""
+    form: Literal["both", "state", "target", "multiplied"] = "both"
+    """Where the modulated noise is used: in x_t and the target (the paper), in the target only (the U-ViT
+    repository), or in x_t only, as ε + λ·M ("state") or as ε·(1 + λ·M) ("multiplied", the Guided-Diffusion
+    repository)."""
 
     cycle: int = Field(default=100, ge=1)
     """Updates between two mean flaw activation maps."""
 
-    sample_steps: int = Field(default=20, ge=2)
-    """DDIM steps of the images for the mean maps."""
+    sample_steps: int = Field(default=250, ge=2)
+    """DDIM steps of the images for the highlighter, the mean maps and the distances."""
 
     highlighted: int = Field(default=1000, ge=12)
     """Images of each class that the flaw highlighter is trained on when refinement begins."""
 
     highlighter: HighlighterConfig = HighlighterConfig()
     """Training of the flaw highlighter."""
+
+    least_variation: float = Field(default=0.1, ge=0, le=1)
+    """Share of the flaw maps' variance that lies between images, below which the result says that they mark
+    the same place in every image."""
+
+    measured: int = Field(default=200, ge=10)
+    """Images of the model that are compared with held-out images, by KID."""
+
+    measure_every: int = Field(default=1000, ge=1)
+    """Updates of the refinement between two such measurements; the first is of the base phase."""
+
+    patience: int = Field(default=3, ge=0)
+    """Measurements in a row that may be worse than the best one before the training stops and the weights of
+    the best are kept; 0 never stops."""
 
     batch: int = Field(default=64, ge=1, le=65_536)
     """Images per update, and per mean map."""

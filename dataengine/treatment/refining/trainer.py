@@ -3,7 +3,8 @@
 For every `Refinable` family: DDPM and improved DDPM in pixels, Stable Diffusion and DiT in latents. Base
 phase: ordinary training. Refinement phase: the mean flaw activation map of the model's own samples, mFAM, is
 added to the noise (in pixels only) and modulates keys and values of self-attention; it is recomputed every
-`cycle` updates. The result is a stock pipeline without any of this.
+`cycle` updates. With something that measures images, the refinement stops when they become worse. The
+result is a stock pipeline without any of this.
 """
 
 import hashlib
@@ -20,7 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dataengine import durable
-from dataengine.diagnosis.flaw_activation import SMALLEST, FlawHighlighter, mean_map, train_highlighter
+from dataengine.diagnosis.flaw_activation import (
+    SMALLEST,
+    FlawHighlighter,
+    map_variation,
+    mean_map,
+    train_highlighter,
+)
 from dataengine.diagnosis.training import average_decay
 from dataengine.errors import ConfigRefused, NonFinite, Paused
 from dataengine.records import Report, no_report, not_pausing
@@ -42,6 +49,14 @@ FEWEST_IMAGES = 10
 """Fewest images of each class for a highlighter."""
 MAP_BATCH = 16
 """Batch size for flaw maps."""
+VARIATION, DECIDING = "variation", "kid"
+ADDED = ("least_variation", "measured", "measure_every", "patience")
+ADDED_OF_HIGHLIGHTER = ("betas", "keep", "head", "cam", "level", "mean", "std")
+"""Settings that are no part of a run's identity while they have their defaults: runs begun before there were
+any are resumed."""
+
+Measure = Callable[[np.ndarray], Mapping[str, float]]
+"""Distances of the model's images, uint8 NHW3, to held-out ones, by name; "kid" decides, lower is better."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,14 @@ class Refined:
     losses: list[float]
     maps: int
     """How many times mFAM was computed."""
+    variation: float | None = None
+    """Mean of the flaw maps' variation between images (`map_variation`); None without maps."""
+    before: Mapping[str, float] = field(default_factory=dict)
+    """Distances after the base phase; empty without a measure."""
+    after: Mapping[str, float] = field(default_factory=dict)
+    """Distances of the saved weights."""
+    stopped: str = ""
+    """Why the training stopped early; empty if it did not."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +96,17 @@ def refining_noise(noise: Tensor, mfam: Tensor, strength: float) -> Tensor:
     return noise + strength * mfam.to(noise)
 
 
+def multiplied_noise(noise: Tensor, mfam: Tensor, strength: float) -> Tensor:
+    """ε·(1 + λ·M), with M float HW over all images and channels alike (Guided-Diffusion repository)."""
+    return noise * (1 + strength * mfam.to(noise))
+
+
 def noise_and_target(noise: Tensor, mfam: Tensor | None, strength: float, form: str) -> tuple[Tensor, Tensor]:
-    """(the noise for x_t, the model's target): ε_sr for both, or for only one of them."""
+    """(the noise for x_t, the model's target), NCHW, by the form of `RefiningConfig`."""
     if mfam is None or strength == 0:
         return noise, noise
+    if form == "multiplied":
+        return multiplied_noise(noise, mfam, strength), noise
     raised = refining_noise(noise, mfam, strength)
     return (noise if form == "target" else raised), (noise if form == "state" else raised)
 
@@ -89,9 +119,11 @@ def refine(
     prompts: Sequence[str] = (),
     report: Report = no_report,
     pausing: Callable[[], bool] = not_pausing,
+    measure: Measure | None = None,
 ) -> Refined:
     """Train the family's denoiser on images uint8 NHW3 of its size and their prompts: base phase, then
-    refinement. At the end the family carries the averaged weights that were saved.
+    refinement, which stops after `patience` measurements in a row that are worse than the best, whose weights
+    are then kept. At the end the family carries the averaged weights that were saved.
 
     Called again with the same `work` it resumes, with the losses of an uninterrupted run. Raises
     `ConfigRefused` for a generator that cannot be refined, for images of another size, and for a `work` of
@@ -106,28 +138,75 @@ def refine(
     )
     state.kept = {name: each.to(subject.family.device) for name, each in state.kept.items()}
     base = config.steps - round(config.steps * config.refinement)
-    highlighter = None
+    highlighter, stopped = None, ""
     with _training(subject):
         for step in range(state.done, config.steps):
+            figures: dict[str, float] = {}
+            if measure and step >= base and (step - base) % config.measure_every == 0:
+                figures |= measure(_measured(subject, state.kept))
+                if stopped := _keep_best(state, figures, config.patience):
+                    break
             if step >= base and (step - base) % config.cycle == 0:
                 highlighter = highlighter or _highlighter(subject, state.kept, work, report)
-                state.kept[MFAM] = _mfam(subject, state.kept, highlighter, step)
+                maps = _flaw_maps(subject, state.kept, highlighter, step)
+                state.kept[MFAM] = mean_map(maps)
+                figures[VARIATION] = map_variation(maps)
             mfam = state.kept.get(MFAM) if step >= base else None
             loss = _update(subject, optimizer, mfam, step)
             _average(subject, state.kept, step)
             state.done = step + 1
-            state.history.append({"loss": loss})
+            state.history.append({"loss": loss, **figures})
             paused = pausing() and state.done < config.steps
             if paused or state.done % config.checkpoint_every == 0 or state.done == config.steps:
                 keeping.save(state, subject.weights, optimizer, identity, work)
             report(state.done, config.steps, "refining" if step >= base else "training", loss=loss)
             if paused:
                 raise Paused(f"paused after {state.done} updates; all of them are kept")
-    keeping.set_weights(state.kept, subject.weights)
+    final = {**state.kept, **state.old} if stopped else state.kept
+    after = dict(measure(_measured(subject, final))) if measure else {}
+    keeping.set_weights(final, subject.weights)
+    variations = [each[VARIATION] for each in state.history if VARIATION in each]
     return Refined(
         folder=_published(subject.family, work),
         losses=[each["loss"] for each in state.history],
-        maps=-(-(config.steps - base) // config.cycle),
+        maps=max(0, -(-(state.done - base) // config.cycle)),
+        variation=float(np.mean(variations)) if variations else None,
+        before={
+            name: value
+            for name, value in (state.history[base] if base < len(state.history) else after).items()
+            if name in after
+        },
+        after=after,
+        stopped=stopped,
+    )
+
+
+def worse_in_a_row(distances: Sequence[float]) -> int:
+    """How many of the last distances are above the lowest one."""
+    return len(distances) - 1 - int(np.argmin(distances))
+
+
+def _keep_best(state: keeping.Progress, figures: Mapping[str, float], patience: int) -> str:
+    """Keep the averaged weights if their distance is the lowest so far; why to stop, or empty."""
+    known = [each[DECIDING] for each in state.history if DECIDING in each]
+    worse = worse_in_a_row([*known, figures[DECIDING]])
+    if worse == 0 and patience:
+        state.old = {name: weight.detach().cpu().clone() for name, weight in state.kept.items()}
+    if not patience or worse < patience:
+        return ""
+    return (
+        f"stopped after {state.done} updates: KID to held-out images was above its lowest, "
+        f"{min(known):.5f}, in {worse} measurements in a row; the weights of the lowest are kept"
+    )
+
+
+def same_place(variation: float | None, least: float) -> str:
+    """One sentence if the flaw maps vary too little between images; otherwise empty."""
+    if variation is None or variation >= least:
+        return ""
+    return (
+        f"The flaw maps mark the same place in every image (variation between images {variation:.3f}, below "
+        f"{least:g}), so they do not say where an image's flaws are."
     )
 
 
@@ -191,7 +270,15 @@ def _refuse_blind_highlighter(config: RefiningConfig, images: np.ndarray) -> Non
 def identity_of(config: RefiningConfig, family: str, images: int, prompts: Sequence[str]) -> str:
     """The identity of a run, so that a folder is not resumed by another run."""
     prompts_hash = hashlib.sha256("\n".join(prompts).encode()).hexdigest()
-    return json.dumps([config.model_dump(mode="json"), family, images, prompts_hash])
+    settings = config.model_dump(mode="json")
+    for section, given, added in (
+        (settings, config, ADDED),
+        (settings["highlighter"], config.highlighter, ADDED_OF_HIGHLIGHTER),
+    ):
+        for name in added:
+            if getattr(given, name) == type(given).model_fields[name].default:
+                del section[name]
+    return json.dumps([settings, family, images, prompts_hash])
 
 
 @contextmanager
@@ -277,10 +364,17 @@ def _averaged(subject: Subject, average: Mapping[str, Tensor]) -> Iterator[None]
             layer.training = training
 
 
-def _mfam(subject: Subject, average: Mapping[str, Tensor], highlighter: FlawHighlighter, step: int) -> Tensor:
-    """The mean flaw activation map of a batch of the averaged model's own images, float HW."""
+def _flaw_maps(
+    subject: Subject, average: Mapping[str, Tensor], highlighter: FlawHighlighter, step: int
+) -> Tensor:
+    """The flaw activation maps of a batch of the averaged model's own images, float NHW."""
     own = as_tensor(sample_images(subject, average, subject.config.batch, step)).to(subject.family.device)
-    return mean_map(torch.cat([highlighter.activation_maps(part) for part in own.split(MAP_BATCH)]))
+    return torch.cat([highlighter.activation_maps(part) for part in own.split(MAP_BATCH)])
+
+
+def _measured(subject: Subject, average: Mapping[str, Tensor]) -> np.ndarray:
+    """The images that are compared with held-out ones, of the same seeds and prompts in every measurement."""
+    return sample_images(subject, average, subject.config.measured, subject.config.steps + 1)
 
 
 def sample_images(subject: Subject, average: Mapping[str, Tensor], count: int, step: int) -> np.ndarray:

@@ -64,7 +64,7 @@ class Progress:
     kept_confidence: float = float("inf")
     kept: dict[str, Tensor] = field(default_factory=dict)
     old: dict[str, Tensor] = field(default_factory=dict)
-    """Weights of DiffusionNFT's old policy; empty without one."""
+    """Weights of DiffusionNFT's old policy, or of self-refining's best measurement; empty without one."""
 
     def keep(self, step: int, confidence: float, weights: Weights) -> None:
         """Store the current weights as the best."""

@@ -1,5 +1,7 @@
 """Self-refining training: what the map changes, what it leaves, and that a killed run goes on."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from dataengine.errors import Cancelled, ConfigRefused, NonFinite
 from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.refining.config import RefiningConfig
-from dataengine.treatment.refining.trainer import identity_of, noise_and_target, refine, refining_noise
+from dataengine.treatment.refining.trainer import identity_of, noise_and_target, refine
 from dataengine.treatment.sampling.sampler import as_uint8, generate
 from dataengine.treatment.tuning.progress import fork
 from tests.dataengine.treatment import tiny
@@ -59,17 +61,32 @@ def changed(**settings):
     return CONFIG.model_copy(update=settings)
 
 
-def test_noise_is_raised_where_the_map_is():
-    noise, mfam = torch.zeros(2, 3, 2, 2), torch.tensor([[0.0, 1.0], [0.5, 0.0]])
-    raised = refining_noise(noise, mfam, 0.1)
-    assert torch.allclose(raised, 0.1 * mfam.expand(2, 3, 2, 2))
-    for form, expected in {"both": (True, True), "state": (True, False), "target": (False, True)}.items():
-        found = noise_and_target(noise, mfam, 0.1, form)
-        assert tuple(bool(each.any()) for each in found) == expected
-    assert all(
-        each is noise
-        for each in (*noise_and_target(noise, None, 0.1, "both"), *noise_and_target(noise, mfam, 0, "both"))
-    )
+# By form: what becomes of a value e of the noise in x_t, and in the target, where the map is m and λ 0.1.
+FORMS = {
+    "both": (lambda e, m: e + 0.1 * m, lambda e, m: e + 0.1 * m),
+    "target": (lambda e, m: e, lambda e, m: e + 0.1 * m),
+    "state": (lambda e, m: e + 0.1 * m, lambda e, m: e),
+    "multiplied": (lambda e, m: e * (1 + 0.1 * m), lambda e, m: e),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_the_noise_is_that_of_its_equation(form):
+    noise = torch.arange(-12.0, 12.0).reshape(2, 3, 2, 2) / 4
+    mfam = torch.tensor([[0.0, 1.0], [0.5, 0.25]])
+    for found, rule in zip(noise_and_target(noise, mfam, 0.1, form), FORMS[form], strict=True):
+        for image in range(2):
+            for channel in range(3):
+                for row in range(2):
+                    for column in range(2):
+                        wanted = rule(float(noise[image, channel, row, column]), float(mfam[row, column]))
+                        assert float(found[image, channel, row, column]) == pytest.approx(wanted, abs=1e-6)
+    for given, strength in ((None, 0.1), (mfam, 0)):
+        assert all(each is noise for each in noise_and_target(noise, given, strength, form))
+
+
+def test_the_forms_are_those_of_the_settings():
+    assert set(FORMS) == set(get_args(RefiningConfig.model_fields["form"].annotation))
 
 
 @pytest.mark.parametrize("kind", KINDS)
