@@ -175,8 +175,14 @@ class RayActors:
 def event_of(actor: int, shard: int | None, answer: Mapping[str, Any]) -> Event:
     """What `ShardActor` answered, as an event."""
     if "error" in answer:
-        error = error_of(answer["error"])
-        return Event(actor=actor, shard=shard, error=error, unfit=answer["unfit"], message=answer["node"])
+        return Event(
+            actor=actor,
+            shard=shard,
+            answer=answer["result"],
+            error=error_of(answer["error"]),
+            unfit=answer["unfit"],
+            message=answer["node"],
+        )
     return Event(
         actor=actor,
         shard=shard,
@@ -189,15 +195,16 @@ def event_of(actor: int, shard: int | None, answer: Mapping[str, Any]) -> Event:
 class ShardActor:
     """A process on a node that opens the workspace and the models once, and runs shards one by one.
 
-    Its methods answer with JSON and raise nothing: an error is its kind, its message, the node, and whether
-    the node is `unfit`, which means that it could not open the workspace or a model.
+    Its methods answer with JSON and raise nothing: an error is its kind, its message, the node, whether the
+    node is `unfit`, which means that it could not open the workspace or a model, and the result of a shard
+    that went on without that model.
     """
 
     def open(self, opening: dict[str, Any]) -> dict[str, Any]:
         """Open the workspace, and the models on the GPU that Ray gave to this actor, else on the CPU."""
         try:
             models: Models = import_object(opening["models"])(own_device())
-            self.unopened = note_failed_openings(models)
+            self.unopened = keep_opened(models)
             self.context = Context(open_workspace(**opening["place"]), models, self._report)
         except Exception as error:
             return _error(error, unfit=True)
@@ -210,6 +217,8 @@ class ShardActor:
         try:
             work = import_object(request["work"])
             result: Result = as_json(work(self.context, request["round"], request["shard"]))
+            if self.unopened:
+                return _error(self.unopened[-1], unfit=True, result=result)
         except Exception as error:
             return _error(error, unfit=any(error is one for one in self.unopened))
         return {"result": result, "message": self.message, "figures": self.figures}
@@ -226,27 +235,40 @@ def own_device() -> str:
     return "cuda:0" if ray.get_gpu_ids() else "cpu"
 
 
-def note_failed_openings(models: Models) -> list[Exception]:
-    """Let the `open_…` methods of these models leave what they raise in the list that is returned."""
+def keep_opened(models: Models) -> list[Exception]:
+    """Let each `open_…` method of these models keep what it opened last, for the next shard that asks for the
+    same, and leave what it raises in the list that is returned."""
     failed: list[Exception] = []
+    kept: dict[str, tuple[Any, Any]] = {}
 
-    def noting(opens: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def opened(name: str, opens: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        asked = (arguments, named)
+        if name in kept and kept[name][0] == asked:
+            return kept[name][1]
+        kept.pop(name, None)
         try:
-            return opens(*arguments, **named)
+            model = opens(*arguments, **named)
         except Exception as error:
             failed.append(error)
             raise
+        kept[name] = asked, model
+        return model
 
     for name in dir(models):
         if name.startswith("open_"):
-            setattr(models, name, partial(noting, getattr(models, name)))
+            setattr(models, name, partial(opened, name, getattr(models, name)))
     return failed
 
 
-def _error(error: Exception, unfit: bool) -> dict[str, Any]:
+def _error(error: Exception, unfit: bool, result: Result | None = None) -> dict[str, Any]:
     own = isinstance(error, ClinicError)
     kind, message = type(error).__name__, str(error) if own else reason_of(error)
-    return {"error": {"type": kind, "message": message}, "unfit": unfit, "node": f"node {platform.node()}"}
+    return {
+        "error": {"type": kind, "message": message},
+        "unfit": unfit,
+        "result": result,
+        "node": f"node {platform.node()}",
+    }
 
 
 ENGINES: dict[str, Callable[[RayConfig], RunShards]] = {

@@ -6,7 +6,7 @@ idempotent, so it may run twice.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,7 +30,7 @@ class Event:
     shard: int | None = None
     """Position of the shard; None for the opening."""
     answer: Result | None = None
-    """The shard's result; an empty one for the opening, None after an error."""
+    """The shard's result; an empty one for the opening, None after an error that it did not handle."""
     error: ClinicError | None = None
     """What it raised."""
     unfit: bool = False
@@ -64,32 +64,40 @@ class Actors(Protocol):
 
 
 def assignments(
-    waiting: Sequence[int], in_flight: Mapping[int, Sequence[int]], ahead: int
+    waiting: Sequence[int],
+    in_flight: Mapping[int, Sequence[int]],
+    ahead: int,
+    tried: Mapping[int, Collection[int]],
 ) -> Iterator[tuple[int, int]]:
-    """(actor, shard) for the next waiting shards: always the actor with the fewest in flight, and never more
-    than `ahead` on one."""
+    """(actor, shard) for the next waiting shards: always the actor with the fewest in flight, never more than
+    `ahead` on one, and none that has `tried` the shard in vain."""
     load = {actor: len(shards) for actor, shards in in_flight.items()}
     for shard in waiting:
-        actor = min(load, key=load.__getitem__, default=None)
-        if actor is None or load[actor] >= ahead:
+        free = [actor for actor in load if load[actor] < ahead]
+        if not free:
             return
-        load[actor] += 1
-        yield actor, shard
+        fitting = [actor for actor in free if actor not in tried.get(shard, ())]
+        if fitting:
+            actor = min(fitting, key=load.__getitem__)
+            load[actor] += 1
+            yield actor, shard
 
 
 def spread(actors: Actors, count: int, wanted: int, ahead: int, say: Say) -> list[Result]:
     """The results of `count` shards on `wanted` actors, with at most `ahead` in flight on each.
 
     An error of a shard comes back as itself, and ends the work. An actor that cannot open the workspace or a
-    model is ended, and the others go on. Raises its error when it was the last one, and `JobFailed` when
-    actors are lost `TRIES` times on the same shard or before they are open.
+    model is ended, and the others go on; if the shard has handled that by itself, as generating does, it runs
+    on the other actors first, and its answer counts when none of them can. Raises the error of the last actor
+    that cannot open, and `JobFailed` when actors are lost `TRIES` times on the same shard or before they are
+    open.
     """
     pool = _Pool(actors, count, ahead, say)
     for _ in range(min(wanted, count)):
         pool.start()
     while len(pool.results) < count:
         pool.assign()
-        for event in actors.wait(POLL_SECONDS):
+        for event in actors.wait(POLL_SECONDS) if pool.calls else ():
             pool.take(event)
         say(len(pool.results), pool.message, pool.figures)
     return [pool.results[shard] for shard in range(count)]
@@ -105,15 +113,26 @@ class _Pool:
         self.in_flight: dict[int, list[int]] = {}
         self.results: dict[int, Result] = {}
         self.losses: Counter[int | None] = Counter()
+        self.tried: dict[int, dict[int, Result]] = {}
+        """By shard and actor: answers without a model that could not be opened there."""
         self.message = ""
         self.figures: Mapping[str, float] = {}
+
+    @property
+    def calls(self) -> bool:
+        """Whether an answer is awaited."""
+        return bool(self.opening) or any(self.in_flight.values())
 
     def start(self) -> None:
         self.opening.add(self.actors.start())
 
     def assign(self) -> None:
-        for actor, shard in list(assignments(self.waiting, self.in_flight, self.ahead)):
-            self.waiting.popleft()
+        for shard, answers in self.tried.items():
+            if shard in self.waiting and not self.opening and self.in_flight.keys() <= answers.keys():
+                self.waiting.remove(shard)
+                self.results[shard] = next(iter(answers.values()))
+        for actor, shard in list(assignments(self.waiting, self.in_flight, self.ahead, self.tried)):
+            self.waiting.remove(shard)
             self.in_flight[actor].append(shard)
             self.actors.send(actor, shard)
 
@@ -122,6 +141,11 @@ class _Pool:
             return
         if event.lost:
             self._replace(event)
+        elif event.unfit and event.shard is not None and event.answer is not None:
+            self.in_flight[event.actor].remove(event.shard)
+            self.waiting.append(event.shard)
+            self.tried.setdefault(event.shard, {})[event.actor] = event.answer
+            self._tell(f"{event.message} could not open a model, others are tried: {event.error}")
         elif event.unfit:
             self._leave_out(event)
         elif event.error:
