@@ -51,8 +51,8 @@ class RayConfig(Config):
     num_cpus: float = Field(default=1.0, ge=0, le=1024)
     """CPU cores that Ray sets aside for an actor; fractions such as 0.5 are allowed."""
     num_gpus: float = Field(default=0.0, ge=0, le=64)
-    """GPUs that Ray gives to an actor: 1, or a fraction such as 0.5 for two actors on one GPU, whose memory has
-    to hold the models of both. 0: the models are on the CPU."""
+    """GPUs that Ray gives to an actor: 1, or a fraction such as 0.5 for two actors on one GPU, whose memory
+    has to hold the models of both. 0: the models are on the CPU."""
     actors: int | None = Field(default=None, ge=1, le=10_000)
     """Actors, each with its own opened models; null for as many as the nodes have room for."""
     ahead: int = Field(default=2, ge=1, le=100)

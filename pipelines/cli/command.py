@@ -217,8 +217,8 @@ def with_settings(settings: dict[str, Any], changes: Sequence[str], option: str 
             section = section.get(part) if isinstance(section, dict) else None
         if not equals or not isinstance(section, dict) or last not in section:
             raise ConfigRefused(
-                f"{option} {change}: expected NAME=VALUE, where NAME is a setting listed by `--help`, such as "
-                f"{first_name(settings)}"
+                f"{option} {change}: expected NAME=VALUE, where NAME is a setting listed by `--help`, such "
+                f"as {first_name(settings)}"
             )
         try:
             section[last] = json.loads(value)

@@ -8,7 +8,7 @@ idempotent, so it may run twice.
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from dataengine.errors import ClinicError, JobFailed
 from pipelines.runtime.context import Result

@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pipelines.config import RayConfig
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.shards import run_sequentially
 from pipelines.services import rounds
-from pipelines.worker.ray_shards import run_on_ray
+from pipelines.worker.ray_shards import RunShards, run_on_ray
 from storage.opening import create_workspace
 from tests.pipelines import ray_toys, toys
 from tests.pipelines.rig import alive, until
@@ -42,26 +43,27 @@ def spread_out(
 
 
 def test_the_same_results_and_rows_as_one_after_another(tmp_path: Path) -> None:
-    answers, texts = [], []
-    for run in (run_sequentially, run_on_ray):
-        workspace = create_workspace(tmp_path / run.__name__)
-        row = rounds.start_round(workspace, {}, stages=toys.STAGES)
-        seen: list[float] = []
-        context = Context(
-            workspace,
-            toys.no_models("cpu"),
-            lambda done, total, message="", **figures: seen.append(done / total),
-        )
-        extra = {"models": "tests.pipelines.toys:no_models", "settings": TWO} if run is run_on_ray else {}
-        shards = toys.draw_shards(context, row.id)
-        answers.append(run(context, row.id, toys.draw_shard, shards, **extra))  # type: ignore[operator]
-        with workspace.catalog(read_only=True) as catalog:
-            rows = catalog.prompts.of_round(row.id, "survey")
-        texts.append([(each.index, each.text) for each in rows])
-        assert seen == sorted(seen)
-    assert answers[0] == answers[1] == [{"written": 5}] * 4
-    assert texts[0] == texts[1] and len(texts[0]) == 20
-    assert seen[-1] == 1.0
+    on_ray = partial(run_on_ray, models="tests.pipelines.toys:no_models", settings=TWO)
+    here, there = drawn(tmp_path / "here", run_sequentially), drawn(tmp_path / "there", on_ray)
+    assert here[:2] == there[:2]
+    assert there[0] == [{"written": 5}] * 4 and len(there[1]) == 20
+    assert there[2] == sorted(there[2]) and there[2][-1] == 1.0
+
+
+def drawn(folder: Path, run: RunShards) -> tuple[list[Result], list[tuple[int, str]], list[float]]:
+    """The toys' answers, rows and progress."""
+    workspace = create_workspace(folder)
+    row = rounds.start_round(workspace, {}, stages=toys.STAGES)
+    seen: list[float] = []
+
+    def report(done: float, total: int, message: str = "", **figures: float) -> None:
+        seen.append(done / total)
+
+    context = Context(workspace, toys.no_models("cpu"), report)
+    answers = run(context, row.id, toys.draw_shard, toys.draw_shards(context, row.id))
+    with workspace.catalog(read_only=True) as catalog:
+        rows = catalog.prompts.of_round(row.id, "survey")
+    return answers, [(each.index, each.text) for each in rows], seen
 
 
 def test_an_actor_opens_one_model_for_all_its_shards(tmp_path: Path) -> None:

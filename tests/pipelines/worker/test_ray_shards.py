@@ -86,9 +86,7 @@ def test_as_many_actors_as_the_nodes_have_room_for() -> None:
     assert count(one, two, num_gpus=0.5) == 4
     assert count(one, two, num_cpus=0.1, num_gpus=0) == 190
     assert count(one, two, num_cpus=0) == 2
-    with pytest.raises(
-        ConfigRefused, match="no node of Ray has room .* 1 GPUs; the largest have 3 CPUs and 0"
-    ):
+    with pytest.raises(ConfigRefused, match=r"no node of Ray has room .* the largest have 3 CPUs and 0"):
         count(one, num_gpus=1)
 
 
