@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
 export GRADIO_ANALYTICS_ENABLED = False
 
-.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-docs test-wheel test-gradio-wheel gradio-wheel test-client-wheel client-wheel test-gradio test-space test-stories test-views test-proxies test-metrics lessons check clean
+.PHONY: help setup demo app test test-generators test-exports test-treating test-labelstudio test-peers test-ray test-docs test-wheel test-gradio-wheel gradio-wheel test-client-wheel client-wheel test-gradio test-space test-stories test-views test-proxies test-metrics lessons check clean
 help:            ## this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
 
@@ -27,7 +27,7 @@ app: setup       ## the web app on this workspace, with one worker
 	$(BIN)/clinic --workspace workspace app
 
 test: setup      ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or clientwheel or gradio or space or views or stories or proxies or metrics)'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not (labelstudio or peers or generators or exports or treating or docs or wheel or gradiowheel or clientwheel or gradio or space or views or stories or proxies or metrics or ray)'
 
 test-generators: setup   ## the contract on a tiny pipeline of every generator class that has a row
 	$(BIN)/python -m pytest -n 2 -m 'generators or not generators' tests/dataengine/treatment/families tests/pipelines/generators tests/pipelines/demo/test_stock_round.py
@@ -62,6 +62,18 @@ $(ULTRALYTICS)/.ready: tests/peers/constraints.txt   # beside our own libraries,
 
 test-peers: setup $(PEERS)/.ready $(ULTRALYTICS)/.ready   ## our exports as supervision, datumaro, FiftyOne, Ultralytics read them
 	$(BIN)/python -m pytest -m peers tests/peers
+
+RAY := build/ray-venv
+$(RAY)/.ready: Makefile constraints.txt   # Ray beside our own libraries, which it sees and never changes
+	$(BIN)/python -m venv $(RAY)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > "$$(ls -d $(RAY)/lib/python3*/site-packages)/ours.pth"
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt ray==2.60.0
+	@touch $@
+
+test-ray: setup $(RAY)/.ready   ## the engine `ray` with a real Ray: same results, a killed actor, one model an actor
+	$(RAY)/bin/python -m pytest -m ray tests/pipelines/worker
+
+bench-scale: $(RAY)/.ready
 
 test-docs: setup ## the notebook, the examples and every command of the docs, as written
 	$(BIN)/python -m pytest -m 'docs or not docs' tests/docs tests/test_readme.py

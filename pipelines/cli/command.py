@@ -206,7 +206,7 @@ FORMER_NAMES = {"second_detector": "rival"}
 """Settings that are stored under a former name."""
 
 
-def with_settings(settings: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+def with_settings(settings: dict[str, Any], changes: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """Nested settings with "a.b=value" changes applied. Raises `ConfigRefused` for an unknown name."""
     changed: dict[str, Any] = json.loads(json.dumps(settings))
     for change in changes:
@@ -217,8 +217,8 @@ def with_settings(settings: dict[str, Any], changes: Sequence[str]) -> dict[str,
             section = section.get(part) if isinstance(section, dict) else None
         if not equals or not isinstance(section, dict) or last not in section:
             raise ConfigRefused(
-                f"--set {change}: expected NAME=VALUE, where NAME is a setting listed by `--help`, such as "
-                f"{first_name(settings)}"
+                f"{option} {change}: expected NAME=VALUE, where NAME is a setting listed by `--help`, such "
+                f"as {first_name(settings)}"
             )
         try:
             section[last] = json.loads(value)

@@ -111,6 +111,13 @@ def place_arguments(parser: argparse.ArgumentParser) -> None:
         default="local",
         help="run shards in this process or on a Ray cluster (default: local)",
     )
+    parser.add_argument(
+        "--ray",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the engine ray: num_gpus, num_cpus, actors, ahead; may be repeated",
+    )
     parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     tracking_argument(parser)
 
@@ -167,9 +174,14 @@ def settings_of(call: Call) -> dict[str, Any]:
 
 def runner_for(call: Call) -> "LocalRunner":
     """A runner of stages in this process, with the real models."""
+    from pipelines.config import RayConfig
     from pipelines.worker.local_runner import open_runner
 
-    return open_runner(call.workspace, call.options.engine, call.options.device, call.report)
+    given = call.options
+    if given.ray and given.engine != "ray":
+        raise ConfigRefused("--ray is for --engine ray; give both or neither")
+    ray = RayConfig.model_validate(with_settings(RayConfig().model_dump(), given.ray, "--ray"))
+    return open_runner(call.workspace, given.engine, given.device, call.report, ray)
 
 
 def summarize_result(result: Any) -> str:

@@ -105,7 +105,7 @@ class Child:
                     if event["event"] == "done":
                         return event["result"]
                     if event["event"] == "error":
-                        raise _as_error(event)
+                        raise error_of(event)
                     on_event(event)
         except (BrokenPipeError, EOFError):
             raise self._death() from None
@@ -153,7 +153,7 @@ class Child:
         return ChildDied(f"the child process {cause} during a task")
 
 
-def _as_error(event: Event) -> ClinicError:
+def error_of(event: Event) -> ClinicError:
     """The child's exception: as its own class if that is a `ClinicError` constructed from a message only."""
     kind = getattr(errors, event["type"], None)
     if isinstance(kind, type) and issubclass(kind, ClinicError) and kind is not errors.NonFinite:

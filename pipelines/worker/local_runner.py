@@ -15,6 +15,7 @@ from typing import Any, Literal
 from dataengine.devices import default_device
 from dataengine.errors import Cancelled, Conflict
 from dataengine.records import Report, Round, no_report
+from pipelines.config import RayConfig
 from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
 from pipelines.runtime.devices import device_kind, device_lock
@@ -42,18 +43,21 @@ class StageEnded:
 
 
 def open_runner(
-    workspace: Workspace, engine: str = "local", device: str | None = None, report: Report = no_report
+    workspace: Workspace,
+    engine: str = "local",
+    device: str | None = None,
+    report: Report = no_report,
+    ray: RayConfig = RayConfig(),
 ) -> "LocalRunner":
-    """A runner with the real models. `engine` is one of `ray_shards.ENGINES`; the device defaults to the
-    first
-    GPU, else the CPU.
+    """A runner with the real models. `engine` is one of `ray_shards.ENGINES`, `ray` the settings of that one;
+    the device defaults to the first GPU, else the CPU.
     """
     return LocalRunner(
         workspace=workspace,
         models=real_models(device or default_device()),
         report=report,
         stages=ROUND,
-        run_shards=ENGINES[engine],
+        run_shards=ENGINES[engine](ray),
     )
 
 
