@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from dataengine.records import Round
+    from pipelines.config import RayConfig
     from pipelines.worker.local_runner import LocalRunner
 
 
@@ -174,14 +175,20 @@ def settings_of(call: Call) -> dict[str, Any]:
 
 def runner_for(call: Call) -> "LocalRunner":
     """A runner of stages in this process, with the real models."""
-    from pipelines.config import RayConfig
     from pipelines.worker.local_runner import open_runner
 
     given = call.options
+    return open_runner(call.workspace, given.engine, given.device, call.report, ray_settings(call))
+
+
+def ray_settings(call: Call) -> "RayConfig":
+    """What `--ray` says. Raises `ConfigRefused` for it without the engine `ray`."""
+    from pipelines.config import RayConfig
+
+    given = call.options
     if given.ray and given.engine != "ray":
-        raise ConfigRefused("--ray is for --engine ray; give both or neither")
-    ray = RayConfig.model_validate(with_settings(RayConfig().model_dump(), given.ray, "--ray"))
-    return open_runner(call.workspace, given.engine, given.device, call.report, ray)
+        raise ConfigRefused("--ray needs --engine ray: it says how shards are spread over Ray")
+    return RayConfig.model_validate(with_settings(RayConfig().model_dump(), given.ray, "--ray"))
 
 
 def summarize_result(result: Any) -> str:
@@ -213,6 +220,7 @@ def round_command(call: Call) -> Any:
     given = call.options
     if given.track and not given.local:
         raise ConfigRefused("--track needs --local: the figures of workers are at the desks")
+    ray_settings(call)
     if given.cancel:
         return outcome(call, cancel_round(call.workspace, named_or_newest_round(call).id, ACTOR))
     if given.resume:

@@ -12,6 +12,7 @@ from pipelines.cli.rounds import (
     name_section,
     open_or_start_round,
     place_arguments,
+    ray_settings,
     recipe_arguments,
     runner_for,
     summarize_result,
@@ -62,6 +63,7 @@ def run_stage(name: str, call: Call) -> Any:
 
     Raises `Conflict` when the round is at another stage.
     """
+    ray_settings(call)
     for other in OUTSIDE_ROUNDS.get(name, ()):
         if other.is_asked(call):
             return other.run(call)

@@ -72,6 +72,8 @@ def test_what_cannot_be_done_is_said_in_one_line(console: Console) -> None:
         (("diagnose", "--detector", "absent"), "no detector 'absent'"),
         (("diagnose", "--images", "--round", "r"), "--round and --engine belong to a stage of a round"),
         (("mine", "--images", "--engine", "ray"), "--round and --engine belong to a stage of a round"),
+        (("diagnose", "--ray", "num_gpus=0.5"), "--ray needs --engine ray"),
+        (("diagnose", "--engine", "ray", "--ray", "gpus=1"), "--ray gpus=1: expected NAME=VALUE"),
         (("mine",), "has predicted none of these 12 images; run `clinic diagnose`"),
         (("diagnose", "--set", "batches=3"), "--set batches=3: expected NAME=VALUE"),
     ):

@@ -29,6 +29,8 @@ TWO = RayConfig(num_cpus=0.5, actors=2)
 def one_ray() -> Iterator[None]:
     """The Ray that the first test starts."""
     ray = pytest.importorskip("ray", reason="run these with `make test-ray`")
+    # By default Ray's processes give way to every other one, and a busy machine never lets them start.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     yield
     ray.shutdown()
 
