@@ -23,6 +23,7 @@ from dataengine.treatment.sampling.sampler import as_tensor
 from dataengine.treatment.tuning.estimate import estimate, fake_tensors
 from tests.bench.gpu_networks import PLANS, TINY, TRUE, Dimensions, outline, settings
 from tests.bench.harness import Figure, bootstrap, curve, device, figure, quick
+from tests.bench.treatment_preference import objective_rows, preference_pairs
 from tests.bench.treatment_rows import (
     FLAWED,
     KEEPER,
@@ -56,7 +57,7 @@ def rows(plan: TreatmentConfig) -> dict[str, TreatmentConfig]:
         "nft_plain": plan.model_copy(update={"pixel": NO_PIXELS, "nft": plain}),
         "nft_cells": plan.model_copy(update={"pixel": NO_PIXELS, "nft": NFT}),
         "nft_cells_norm": plan.model_copy(update={"pixel": NO_PIXELS, "nft": NFT, "norm": NormConfig()}),
-    }
+    } | objective_rows()
 
 
 LONGER: Mapping[str, int] = {}
@@ -128,9 +129,11 @@ def run_for(
     budget = first.processor * SIZES.updates * LONGER.get(name, 1)
     if name == "all":
         return first
-    begun = run_treatment(clinic, name, config, updates=SIZES.every)
+    pairs = preference_pairs(clinic) if config.preference else None
+    begun = run_treatment(clinic, name, config, updates=SIZES.every, pairs=pairs)
     pieces = max(1, round(budget / begun.processor / SIZES.every)) if begun.processor else 1
-    return run_treatment(clinic, name, config, updates=SIZES.every * (1 if quick() else pieces))
+    updates = SIZES.every * (1 if quick() else pieces)
+    return run_treatment(clinic, name, config, updates=updates, pairs=pairs)
 
 
 def points_of(chooser: Chooser, run: TreatmentRun) -> list[Point]:
