@@ -254,7 +254,7 @@ def refine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def refine(call: Call) -> Any:
     """Train in this process, or queue the training for a worker."""
-    from pipelines.services.training_free import refine_generator, request_refining
+    from pipelines.services.training_free import describe_refining, refine_generator, request_refining
 
     plan = refining_plan(call)
     if call.options.worker:
@@ -271,6 +271,8 @@ def refine(call: Call) -> Any:
         f"{refined['generator']}: {refined['name']}, trained on {refined['pictures']} images, mean flaw map "
         f"updated {refined['maps']} times, final loss {refined['curve'][-1][1]:.4f}"
     )
+    for line in describe_refining(refined):
+        call.say(f"  {line}")
     with call.workspace.catalog(read_only=True) as catalog:
         call.say(f"  {describe_use(call, catalog.generators.get(refined['generator']))}")
     return refined

@@ -2,12 +2,11 @@
 
 Input: artifact-free real training images of the workspace, and a `RefiningRun`: a registered generator to
 continue from, or a new unconditional UNet. Output: a generator version with a standard diffusers pipeline.
-Cost: the updates, and during refinement a generated batch every `cycle` updates. If killed, it resumes
-exactly
-from its last checkpoint.
+Cost: the updates, and during refinement a generated batch every `cycle` updates and the images of a
+measurement every `measure_every`. If killed, it resumes exactly from its last checkpoint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +23,14 @@ from pipelines.runtime.images import read_pixels
 from pipelines.runtime.scratch import discard_scratch, scratch_folder
 
 if TYPE_CHECKING:
+    from dataengine.quality.distances import FeatureNetwork
     from dataengine.treatment.families.family import GeneratorFamily
+    from dataengine.treatment.refining.trainer import Measure
 
 
-KIND, PICTURES = "self-refining", "pictures.json"
+KIND, PICTURES, HELD_OUT = "self-refining", "pictures.json", "held_out.json"
+FEWEST_HELD_OUT = 10
+"""Fewest held-out images for a distance."""
 CHECKED = 2
 """Number of images on which the saved pipeline must match the trained one."""
 TOLERANCE = 2
@@ -48,6 +51,7 @@ def refine_generator(context: Context, run: str, plan: RefiningRun) -> Generator
     the saved pipeline generates other images than the trained one.
     """
     from dataengine.treatment.refining.trainer import refine as train
+    from dataengine.treatment.refining.trainer import same_place
 
     generator_id = digest("generator", KIND, run)
     if known := _registered(context, generator_id):
@@ -58,8 +62,13 @@ def refine_generator(context: Context, run: str, plan: RefiningRun) -> Generator
     family = _open_base(context, plan, base)
     chosen = _real_images(context, run, plan.limit)
     pixels, prompts = _read_fitted(context, chosen, family), [image.prompt for image in chosen]
+    held_out = _held_out(context, run, plan.refining.measured)
+    network = _feature_network(context, plan, len(held_out))
+    measure = None if network is None else _measure(network, _read_fitted(context, held_out, family))
     with scratch_folder(context.workspace, run) as work:
-        outcome = train(plan.refining, family, pixels, work, prompts, context.report, context.pausing)
+        outcome = train(
+            plan.refining, family, pixels, work, prompts, context.report, context.pausing, measure
+        )
         checkpoint = context.workspace.checkpoints.publish(outcome.folder)
         saved = context.workspace.checkpoints.fetch(checkpoint)
         side, expected = family.size[0], _draw_verified(family, prompts)
@@ -80,6 +89,13 @@ def refine_generator(context: Context, run: str, plan: RefiningRun) -> Generator
                 "pictures": len(pixels),
                 "maps": outcome.maps,
                 "curve": _thinned(outcome.losses),
+                "held_out": len(held_out),
+                "features": network.name if network is not None else "",
+                "before": dict(outcome.before),
+                "after": dict(outcome.after),
+                "stopped": outcome.stopped,
+                "variation": outcome.variation,
+                "same_place": same_place(outcome.variation, plan.refining.least_variation),
                 "config": plan.model_dump(mode="json"),
             },
         },
@@ -126,6 +142,56 @@ def _real_images(context: Context, run: str, limit: int) -> list[Image]:
         )
     files.put(run, PICTURES, [image.id for image in images])
     return images
+
+
+def _held_out(context: Context, run: str, limit: int) -> list[Image]:
+    """Real validation images, on which nothing is trained; chosen once per run."""
+    files = context.workspace.job_files
+    with context.workspace.catalog(read_only=True) as catalog:
+        if (chosen_ids := files.get(run, HELD_OUT)) is not None:
+            return catalog.images.get_many(chosen_ids)
+        images = catalog.images.find(source="real", split="validation", status="active", limit=limit)
+    files.put(run, HELD_OUT, [image.id for image in images])
+    return images
+
+
+def _feature_network(context: Context, plan: RefiningRun, held_out: int) -> "FeatureNetwork | None":
+    """None if no network is named, or there are too few held-out images. Raises `ModelRefused`."""
+    from pipelines.generators.measures import open_features
+
+    return open_features(context, plan.features) if held_out >= FEWEST_HELD_OUT else None
+
+
+def _measure(network: "FeatureNetwork", held_out: np.ndarray) -> "Measure":
+    """KID to the held-out images, uint8 NHWC, and FID where both sides have enough images for it."""
+    from dataengine.quality.distances import IMAGES_PER_FEATURE, compute_features, feature_distances
+
+    real = compute_features(held_out, network)
+
+    def measure(images: np.ndarray) -> Mapping[str, float]:
+        vectors = compute_features(images, network)
+        found = feature_distances(real, vectors, network, forced=True)
+        enough = min(len(real), len(vectors)) >= IMAGES_PER_FEATURE * real.shape[1]
+        return {"kid": found.kid} | ({"fid": found.fid} if enough else {})
+
+    return measure
+
+
+def describe_distances(refined: Mapping[str, Any]) -> str:
+    """One sentence on the distances of a refining run's result, or on why there are none."""
+    if not refined["after"]:
+        if refined["held_out"] >= FEWEST_HELD_OUT:
+            return "FID and KID not measured: no feature network is set (features)"
+        return (
+            f"FID and KID not measured: {refined['held_out']} real validation images, {FEWEST_HELD_OUT} are "
+            "needed; import some with `clinic import FOLDER --source real --validation 0.15`"
+        )
+    shown = "; ".join(
+        f"{name.upper()} {refined['before'][name]:.5f} after the base phase, {value:.5f} at the end"
+        for name, value in refined["after"].items()
+    )
+    worse = " (worse)" if refined["after"]["kid"] > refined["before"]["kid"] else ""
+    return f"{shown}{worse}, to {refined['held_out']} held-out images in features of {refined['features']}"
 
 
 def _read_fitted(context: Context, chosen: Sequence[Image], family: "GeneratorFamily") -> np.ndarray:

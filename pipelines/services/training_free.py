@@ -1,6 +1,6 @@
 """Work that needs no labels: score dynamics, yes/no questions, flaw highlighting, refining, inpainting."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -219,6 +219,15 @@ def refine_generator(
 
     args = {"run": refining_run_id(plan), "settings": plan.model_dump(mode="json")}
     return refine_job(real_context(workspace, device, report), args)
+
+
+def describe_refining(refined: Mapping[str, Any]) -> list[str]:
+    """What a refining run's result says of itself, a sentence each: distances, an early stop, its maps."""
+    from pipelines.jobs.refine_generator import describe_distances
+
+    if "after" not in refined:
+        return []
+    return [text for text in (describe_distances(refined), refined["stopped"], refined["same_place"]) if text]
 
 
 def inpaint_folder(

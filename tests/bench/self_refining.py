@@ -34,6 +34,7 @@ from dataengine.treatment.sampling.sampler import as_tensor, as_uint8, generate
 from dataengine.treatment.tuning import progress as keeping
 from tests.bench.guided_sampling import KEEPER, SIZES, ImageRow, kid_by_fold
 from tests.bench.harness import Figure, bootstrap, curve, device, figure, quick
+from tests.bench.reader_highlighter import READER, from_reader, opened
 from tests.bench.treatment_rows import FLAWED, ClinicModels
 
 HOT = 0.5
@@ -81,11 +82,14 @@ class Row:
     seed: int = 0
     flat: bool = False
     """Whether its maps say nothing about where."""
+    reader: bool = False
+    """Whether its highlighter starts from the reader's features, instead of random ones."""
 
     @property
     def folder(self) -> str:
         """Where it is kept."""
-        return self.name + ("-flat" if self.flat else "") + (f"-seed-{self.seed}" if self.seed else "")
+        ends = ("-flat" if self.flat else "", "-reader" if self.reader else "")
+        return self.name + "".join(ends) + (f"-seed-{self.seed}" if self.seed else "")
 
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -112,27 +116,35 @@ SEEDS = (0, 1) if quick() else (0, 1, 2)
 """Of trainings, where FULL asks how far a gain depends on chance."""
 
 
-def highlighter(name: str, generated: np.ndarray, real: np.ndarray) -> tuple[FlawHighlighter, float]:
-    """Trained from random weights to tell these images, uint8 NHW3, apart; with the share that it does."""
+def highlighter(
+    name: str, generated: np.ndarray, real: np.ndarray, pretrained: bool = False
+) -> tuple[FlawHighlighter, float]:
+    """Trained from random weights, or from the reader's, to tell these images, uint8
+    NHW3, apart; with the share that it does."""
     digest = hashlib.sha256(generated.tobytes()).hexdigest()
     folder = KEEPER.folder(f"highlighter-{name}", {"generated": digest, "real": len(real)})
     if not folder.is_dir():
-        config = HighlighterConfig(lr=1e-4, batch=16, epochs=1 if quick() else 4)
-        network, right = train_highlighter(config, real, generated, device=device())
+        start = READER if pretrained else ""
+        config = HighlighterConfig(lr=1e-4, batch=16, epochs=1 if quick() else 4, weights=start)
+        with from_reader() if pretrained else contextlib.nullcontext():
+            network, right = train_highlighter(config, real, generated, device=device())
         part = folder.with_name(f".{folder.name}.part")
         network.save(part)
         (part / "accuracy.json").write_text(json.dumps(right))
         part.rename(folder)
-    return FlawHighlighter.load(folder, device()), json.loads((folder / "accuracy.json").read_text())
+    return opened(folder, pretrained), json.loads((folder / "accuracy.json").read_text())
 
 
-def fam_figures(name: str, made: ImageRow, categories: Sequence[str] | None = None) -> list[Figure]:
+def fam_figures(
+    name: str, made: ImageRow, categories: Sequence[str] | None = None, pretrained: bool = False
+) -> list[Figure]:
     """Do the hot spots of a generator's flawed images lie inside the judge's regions, exact flaws, or
     human masks? The highlighter trains on its first images and clean ones; the last are held out."""
     count = 16 if quick() else LEARNED_FROM
     clean = render(stream("photos", categories=categories), range(count)).images.permute(0, 2, 3, 1).numpy()
-    network, right = highlighter(name, made.images[:count], clean)
-    note = f"the highlighter, from random weights, tells {right:.2f} of held-out images apart; paper 0.87"
+    network, right = highlighter(name, made.images[:count], clean, pretrained)
+    start = "the reader's features" if pretrained else "random weights"
+    note = f"the highlighter, from {start}, tells {right:.2f} of held-out images apart; paper 0.87"
     rows = np.flatnonzero(made.flawed)[-SIZES.kind :]
     inside = made.judged[rows] >= round(255 * FLAWED)
     figures = [
@@ -350,7 +362,9 @@ def configured(row: Row) -> RefiningConfig:
         ema=TRAINING.ema,
         highlighted=TRAINING.highlighted,
         sample_steps=20,
-        highlighter=HighlighterConfig(lr=1e-4, batch=32, epochs=TRAINING.epochs),
+        highlighter=HighlighterConfig(
+            lr=1e-4, batch=32, epochs=TRAINING.epochs, weights=READER if row.reader else ""
+        ),
         checkpoint_every=max(1, TRAINING.steps // 20),
         seed=row.seed,
     ).model_copy(update=dict(row.change))
@@ -379,7 +393,10 @@ def train_row(row: Row) -> Path:
     if not (work / SECONDS).is_file():
         config, images, watch = configured(row), drawings(SIZES.kid)[0], UpdateTimer()
         copy_base_phase(row, len(images), work)
-        with flat_maps() if row.flat else contextlib.nullcontext():
+        with (
+            flat_maps() if row.flat else contextlib.nullcontext(),
+            from_reader() if row.reader else contextlib.nullcontext(),
+        ):
             refine(config, fresh_network(row.seed), images, work, report=watch)
         np.save(work / SECONDS, watch.seconds)
     return work / RESULT
@@ -407,7 +424,9 @@ def copy_base_phase(row: Row, pictures: int, work: Path) -> None:
     if (work / keeping.FILE).is_file():
         return
     config = configured(row)
-    whole = configured(replace(row, change={"refinement": config.refinement} if config.refinement else {}))
+    whole = configured(
+        replace(row, reader=False, change={"refinement": config.refinement} if config.refinement else {})
+    )
     base = whole.steps - round(whole.steps * whole.refinement)
     shared = KEEPER.folder(f"refined/{Row(f'base-{base}', {}, row.seed).folder}", [whole, TRAINING])
     if not (shared / "done").is_file():

@@ -186,7 +186,7 @@ def test_the_champions_correction_is_chosen_by_the_teacher_and_not_by_the_judge(
 
 def test_a_flattened_map_is_as_strong_and_says_nothing_of_where(monkeypatch: pytest.MonkeyPatch) -> None:
     map_ = torch.tensor([[0.0, 1.0], [0.5, 0.1]])
-    monkeypatch.setattr(self_refining.trainer, "_mfam", lambda *given: map_)
+    monkeypatch.setattr(self_refining.trainer, "mean_map", lambda maps: map_)
     with self_refining.flat_maps():
-        assert self_refining.trainer._mfam().eq(0.4).all()
-    assert self_refining.trainer._mfam() is map_
+        assert self_refining.trainer.mean_map(map_[None]).eq(0.4).all()
+    assert self_refining.trainer.mean_map(map_[None]) is map_

@@ -79,6 +79,7 @@ from tests.bench.source_hash import state_hash
 from tests.bench.trainingfree_bayes import bayes_correction_figures, bayes_figures
 from tests.bench.trainingfree_contrast import disc_figures, low_contrast_figures, persistence_figures
 from tests.bench.trainingfree_probe import probe_figures
+from tests.bench.trainingfree_refined import inpainting_figures, pretrained_figures
 from tests.bench.treatment import SHEET, framed
 from tests.bench.treatment import rows as treatments
 from tests.bench.treatment_rows import ClinicModels, open_clinic_models, paired_ratio, run_treatment
@@ -447,6 +448,8 @@ def main() -> None:
             "detection-ddpm": lambda: ddpm_figures(clinic),
             "flaw-activation": lambda: fam_figures("flux", uncorrected(clinic)),
             "self-refining": lambda: self_refining(clinic),
+            "self-refining-inpainting": lambda: inpainting_figures(clinic),
+            "self-refining-reader": lambda: pretrained_figures(clinic, uncorrected(clinic)),
             "bayesdiff-sd": lambda: bayes_figures(clinic, "sd", clinic.stable_diffusion),
             "contrast-sd": lambda: low_contrast_figures(clinic, "sd", clinic.stable_diffusion),
             "self-refining-sensitivity": lambda: sensitivity_of_training(clinic),

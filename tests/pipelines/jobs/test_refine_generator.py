@@ -22,6 +22,7 @@ from pipelines.jobs.refine_generator import refine_generator
 from pipelines.runtime.context import Context
 from pipelines.runtime.models import real_models
 from pipelines.services import queue
+from pipelines.services.training_free import describe_refining
 from pipelines.worker.handlers import handler_of
 from storage.opening import create_workspace
 from tests.dataengine.treatment import tiny
@@ -37,6 +38,8 @@ TRAINING = RefiningConfig(
     checkpoint_every=1,
 )
 PLAN = RefiningRun(network=UNetConfig(channels=(8, 16)), refining=TRAINING, limit=12)
+
+MEASURED = PLAN.model_copy(update={"refining": TRAINING.model_copy(update={"measured": 10})})
 
 
 @pytest.fixture
@@ -64,6 +67,30 @@ def test_a_new_generator_is_registered_and_draws_and_is_watched(context: Context
     assert refine_generator(context, "refine-a", PLAN) == version, "asked again, it answers with what it made"
     further = refine_generator(context, "refine-b", PLAN.model_copy(update={"generator": version.id}))
     assert further.parent == version.id and further.name == "unconditional 32², refined"
+
+
+def test_it_ends_with_distances_to_held_out_images(context: Context) -> None:
+    prepare(context.workspace, real=60)
+    with context.workspace.catalog(read_only=True) as catalog:
+        held_out = catalog.images.count(source="real", split="validation", status="active")
+    assert held_out > 10, "as many are compared as are measured"
+    refined = refine_generator(context, "refine-f", MEASURED).settings["refined"]
+    assert refined["held_out"] == 10 and set(refined["before"]) == set(refined["after"]) == {"kid"}
+    assert "readers" in refined["features"] and 0 <= refined["variation"] <= 1
+    said = describe_refining(refined)
+    assert "to 10 held-out images in features of" in said[0] and "KID" in said[0]
+    assert ("same place" in said[-1]) == (refined["variation"] < 0.1)
+
+
+def test_too_few_held_out_images_are_reported(context: Context) -> None:
+    plan = PLAN.model_copy(update={"refining": TRAINING.model_copy(update={"refinement": 0.0, "steps": 2})})
+    with context.workspace.catalog(read_only=True) as catalog:
+        count = catalog.images.count(source="real", split="validation", status="active")
+    assert count < 10
+    refined = refine_generator(context, "refine-g", plan).settings["refined"]
+    assert refined["after"] == {} and refined["variation"] is None
+    (said,) = describe_refining(refined)
+    assert f"{count} real validation images, 10 are needed" in said
 
 
 def test_a_killed_run_goes_on_with_the_pictures_it_began_with(context: Context) -> None:

@@ -1,5 +1,6 @@
 """Self-refining training: what the map changes, what it leaves, and that a killed run goes on."""
 
+import json
 from typing import get_args
 
 import numpy as np
@@ -11,7 +12,13 @@ from dataengine.errors import Cancelled, ConfigRefused, NonFinite
 from dataengine.treatment.config import SamplingConfig
 from dataengine.treatment.families.loading import load_family
 from dataengine.treatment.refining.config import RefiningConfig
-from dataengine.treatment.refining.trainer import identity_of, noise_and_target, refine
+from dataengine.treatment.refining.trainer import (
+    identity_of,
+    noise_and_target,
+    refine,
+    same_place,
+    worse_in_a_row,
+)
 from dataengine.treatment.sampling.sampler import as_uint8, generate
 from dataengine.treatment.tuning.progress import fork
 from tests.dataengine.treatment import tiny
@@ -174,6 +181,51 @@ def test_the_base_phase_is_ordinary_training(images, folders, tmp_path, refined)
     known = refined["ddpm"][1].losses
     assert base.losses[:3] == pytest.approx(known[:3], rel=1e-6) and base.maps == 0
     assert base.losses[3:] != pytest.approx(known[3:], rel=1e-6)
+
+
+def test_it_stops_when_images_become_worse_and_keeps_the_best(images, folders, tmp_path, refined):
+    """KID 3 after the base phase, then 1, 2, 4 after each update: two in a row are worse than 1."""
+    known, seen = [3.0, 1.0, 2.0, 4.0], []
+
+    def measure(own):
+        assert own.shape == (10, 32, 32, 3) and own.dtype == np.uint8
+        seen.append(own)
+        return {"kid": known[len(seen) - 1]} if len(seen) <= len(known) else {"kid": 1.0}
+
+    config = changed(steps=8, measured=10, measure_every=1, patience=2)
+    family = load_family(folders["ddpm"])
+    result = refine(config, family, images, tmp_path, measure=measure)
+    assert (len(result.losses), result.before["kid"], result.after["kid"]) == (7, 3.0, 1.0)
+    assert "stopped after 7 updates" in result.stopped and "1.00000, in 2 measurements" in result.stopped
+    assert np.array_equal(seen[1], seen[-1]) and not np.array_equal(seen[1], seen[-2]), "the best are saved"
+
+
+def test_it_goes_on_without_patience_and_measures_the_base_phase_and_the_end(images, folders, tmp_path):
+    known = iter([1.0, 2.0, 3.0, 5.0])
+    config = changed(measured=10, measure_every=1, patience=0)
+    measured = refine(
+        config, load_family(folders["ddpm"]), images, tmp_path, measure=lambda own: {"kid": next(known)}
+    )
+    assert (measured.before, measured.after, measured.stopped) == ({"kid": 1.0}, {"kid": 5.0}, "")
+    assert len(measured.losses) == 6 and 0 <= measured.variation <= 1
+
+
+def test_the_last_distances_above_the_lowest_are_counted():
+    for distances, count in (([3.0], 0), ([3.0, 2.0], 0), ([1.0, 2.0, 1.5], 2), ([1.0, 2.0, 0.5, 0.6], 1)):
+        assert worse_in_a_row(distances) == count
+
+
+def test_maps_of_the_same_place_are_reported():
+    assert "variation between images 0.040, below 0.1" in same_place(0.04, 0.1)
+    assert same_place(0.1, 0.1) == same_place(None, 0.1) == ""
+
+
+def test_settings_added_later_do_not_end_older_runs():
+    stored = json.loads(identity_of(CONFIG, "unconditional", 16, [""]))[0]
+    assert not {"patience", "measured", "measure_every", "least_variation"} & set(stored)
+    assert set(stored["highlighter"]) == {"name", "weights", "lr", "batch", "epochs", "seed"}
+    other = changed(highlighter=CONFIG.highlighter.model_copy(update={"head": "pooled"}))
+    assert identity_of(other, "unconditional", 16, [""]) != identity_of(CONFIG, "unconditional", 16, [""])
 
 
 def test_either_part_alone_changes_the_refinement(images, folders, tmp_path, refined):
