@@ -212,7 +212,8 @@ class ShardActor:
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run one shard."""
-        self.message, self.figures = "", {}
+        self.message = ""
+        self.figures: dict[str, float] = {}
         self.unopened.clear()
         try:
             work = import_object(request["work"])
