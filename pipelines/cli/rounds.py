@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from dataengine.records import Round
-    from pipelines.config import RayConfig
+    from pipelines.worker.config import RayConfig
     from pipelines.worker.local_runner import LocalRunner
 
 
@@ -183,7 +183,7 @@ def runner_for(call: Call) -> "LocalRunner":
 
 def ray_settings(call: Call) -> "RayConfig":
     """What `--ray` says. Raises `ConfigRefused` for it without the engine `ray`."""
-    from pipelines.config import RayConfig
+    from pipelines.worker.config import RayConfig
 
     given = call.options
     if given.ray and given.engine != "ray":

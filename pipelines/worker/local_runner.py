@@ -15,7 +15,6 @@ from typing import Any, Literal
 from dataengine.devices import default_device
 from dataengine.errors import Cancelled, Conflict
 from dataengine.records import Report, Round, no_report
-from pipelines.config import RayConfig
 from pipelines.round import ROUND, advance
 from pipelines.runtime.context import Context, Waiting
 from pipelines.runtime.devices import device_kind, device_lock
@@ -24,6 +23,7 @@ from pipelines.runtime.models import Models, real_models
 from pipelines.runtime.progress import Reporter
 from pipelines.services import rounds
 from pipelines.stages.stage import DONE, Done, Stage, stage_named
+from pipelines.worker.config import RayConfig
 from pipelines.worker.ray_shards import ENGINES, RunShards
 from pipelines.worker.retrying import patiently
 from pipelines.worker.running import ActiveJob, RunningJobs

@@ -13,12 +13,12 @@ from functools import partial
 from typing import Any
 
 from dataengine.errors import ClinicError, ConfigRefused, JobFailed, reason_of
-from pipelines.config import RayConfig
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.loading import import_object
 from pipelines.runtime.models import Models
 from pipelines.runtime.shards import Shard, run_sequentially
 from pipelines.worker.child import error_of
+from pipelines.worker.config import RayConfig
 from pipelines.worker.spreading import Event, spread
 from storage.opening import open_workspace
 
@@ -212,7 +212,8 @@ class ShardActor:
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Run one shard."""
-        self.message, self.figures = "", {}
+        self.message = ""
+        self.figures: dict[str, float] = {}
         self.unopened.clear()
         try:
             work = import_object(request["work"])

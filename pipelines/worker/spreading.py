@@ -161,11 +161,13 @@ class _Pool:
             self.message, self.figures = event.message, event.figures
 
     def _replace(self, event: Event) -> None:
-        begun = self._take_back(event.actor)
-        if begun is not None or event.actor in self.opening:
-            self.losses[begun] += 1
-            if self.losses[begun] >= TRIES:
-                what = "while opening the workspace" if begun is None else f"on shard {begun + 1}"
+        # All that was in flight is counted: the answer of a shard that had ended may be lost as well, so the
+        # first one is not always the one that ran.
+        suspects: list[int | None] = [*self._take_back(event.actor)]
+        for suspect in suspects or [None] * (event.actor in self.opening):
+            self.losses[suspect] += 1
+            if self.losses[suspect] >= TRIES:
+                what = "while opening the workspace" if suspect is None else f"on shard {suspect + 1}"
                 raise JobFailed(
                     f"{TRIES} actors were lost {what}, the last since {event.lost}; look at Ray's logs "
                     "and the node's memory, then resume"
@@ -184,11 +186,11 @@ class _Pool:
             raise event.error
         self._tell(f"{event.message} is left out, the others go on: {event.error}")
 
-    def _take_back(self, actor: int) -> int | None:
-        """Let an actor's shards wait again; the one that it had begun, None if there was none."""
+    def _take_back(self, actor: int) -> list[int]:
+        """Let the shards that are in flight on an actor wait again."""
         shards = self.in_flight.pop(actor, [])
         self.waiting.extendleft(reversed(shards))
-        return shards[0] if shards else None
+        return shards
 
     def _tell(self, message: str) -> None:
         self.message = " ".join(message.split())

@@ -102,9 +102,9 @@ class Run:
 
 def run(actors: int, shards: int, seconds: float, kills: int = 0) -> Run:
     """Run so many shards on so many actors of a fresh Ray, and kill actors meanwhile."""
-    from pipelines.config import RayConfig
     from pipelines.runtime.context import Context
     from pipelines.services.rounds import start_round
+    from pipelines.worker.config import RayConfig
     from pipelines.worker.ray_shards import run_on_ray
     from storage.opening import create_workspace
     from tests.pipelines import toys

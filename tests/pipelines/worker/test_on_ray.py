@@ -11,10 +11,10 @@ import pytest
 
 from dataengine.errors import Cancelled, ConfigRefused, Conflict, ModelRefused
 from dataengine.records import Report, no_report
-from pipelines.config import RayConfig
 from pipelines.runtime.context import Context, Result
 from pipelines.runtime.shards import run_sequentially
 from pipelines.services import rounds
+from pipelines.worker.config import RayConfig
 from pipelines.worker.ray_shards import RunShards, run_on_ray
 from storage.opening import create_workspace
 from tests.pipelines import ray_toys, toys
@@ -76,11 +76,11 @@ def test_an_actor_opens_one_model_for_all_its_shards(tmp_path: Path) -> None:
     assert {answer["device"] for answer in answers} == {"cpu"}
 
 
-def test_a_killed_actor_is_replaced_and_only_its_work_runs_again(tmp_path: Path) -> None:
+def test_a_killed_actor_is_replaced_and_its_work_runs_again(tmp_path: Path) -> None:
     answers = spread_out(tmp_path, ray_toys.die_once, [{"number": number} for number in range(12)])
     assert answers == [{"number": number} for number in range(12)]
     begun = Counter(int(line[2].split()[1]) for line in toys.traces(tmp_path))
-    assert begun.pop(3) == 2 and set(begun.values()) == {1}
+    assert begun[3] == 2 and sum(begun.values()) <= 12 + TWO.ahead, "only what was in flight there"
 
 
 def test_errors_of_ours_come_back_as_themselves(tmp_path: Path) -> None:

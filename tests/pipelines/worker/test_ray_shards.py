@@ -10,11 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from dataengine.errors import ConfigRefused, Conflict, JobFailed, ModelRefused, WorkspaceUnusable
-from pipelines.config import RayConfig
 from pipelines.runtime.context import Context
 from pipelines.runtime.prefetch import prefetch
 from pipelines.services import rounds
 from pipelines.worker import ray_shards
+from pipelines.worker.config import RayConfig
 from pipelines.worker.ray_shards import (
     ENGINES,
     ShardActor,
