@@ -24,7 +24,7 @@ from pathlib import Path
 from tests.bench import harness, waiting_shards
 from tests.bench.harness import ROOT, Figure, figure
 from tests.bench.postgres import on_postgres
-from tests.bench.waiting_shards import LOG, SECONDS_VARIABLE, SHARDS_VARIABLE
+from tests.bench.waiting_shards import LOG, SECONDS_VARIABLE, SHARDS_VARIABLE, TOGETHER_VARIABLE
 
 ACTORS = 8
 PYTHON = ROOT / "build" / "ray-venv" / "bin" / "python"
@@ -112,7 +112,7 @@ def run(actors: int, shards: int, seconds: float, kills: int = 0) -> Run:
     harness.RESULTS.mkdir(parents=True, exist_ok=True)
     with (
         on_postgres(),
-        ray_of_its_own(shards, seconds),
+        ray_of_its_own(shards, seconds, actors),
         tempfile.TemporaryDirectory(prefix="ray-", dir=harness.RESULTS) as folder,
     ):
         workspace = create_workspace(Path(folder) / "w")
@@ -126,7 +126,9 @@ def run(actors: int, shards: int, seconds: float, kills: int = 0) -> Run:
         killer = threading.Thread(target=kill_actors, args=(found, workspace.path / LOG, kills, pause, over))
         killer.start()
         try:
-            answers = run_on_ray(context, row.id, waiting_shards.run_shard, parts, MODELS, settings)
+            # Killed actors would be waited for.
+            work = waiting_shards.run_shard if kills else waiting_shards.run_shard_together
+            answers = run_on_ray(context, row.id, work, parts, MODELS, settings)
         finally:
             over.set()
             killer.join()
@@ -140,7 +142,7 @@ def run(actors: int, shards: int, seconds: float, kills: int = 0) -> Run:
 
 
 @contextmanager
-def ray_of_its_own(shards: int, seconds: float) -> Iterator[None]:
+def ray_of_its_own(shards: int, seconds: float, actors: int) -> Iterator[None]:
     """The shards' settings in the environment of a Ray that the block starts."""
     import ray
 
@@ -148,6 +150,7 @@ def ray_of_its_own(shards: int, seconds: float) -> Iterator[None]:
     os.environ |= {
         SHARDS_VARIABLE: str(shards),
         SECONDS_VARIABLE: str(seconds),
+        TOGETHER_VARIABLE: str(actors),
         "RAY_worker_niceness": "0",
     }
     try:

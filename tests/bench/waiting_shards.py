@@ -15,6 +15,7 @@ from pipelines.runtime.context import Context, Result
 from pipelines.stages.stage import Sharded, Stage
 
 SHARDS_VARIABLE, SECONDS_VARIABLE = "CLINIC_BENCH_SHARDS", "CLINIC_BENCH_SHARD_S"
+TOGETHER_VARIABLE = "CLINIC_BENCH_TOGETHER"
 LOG = "shards.log"
 
 
@@ -32,6 +33,17 @@ def run_shard(context: Context, round_id: str, shard: dict[str, Any]) -> Result:
         catalog.commit()
     note(context, number, "ends")
     return {"number": number}
+
+
+def run_shard_together(context: Context, round_id: str, shard: dict[str, Any]) -> Result:
+    """As `run_shard`, but a process's first shard waits until `CLINIC_BENCH_TOGETHER` processes have one."""
+    ready = context.workspace.path / "ready"
+    ready.mkdir(exist_ok=True)
+    (ready / str(os.getpid())).touch()
+    deadline = time.monotonic() + 120.0
+    while len(list(ready.iterdir())) < int(os.environ[TOGETHER_VARIABLE]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return run_shard(context, round_id, shard)
 
 
 def finish(context: Context, round_id: str, answers: Any) -> Result:
