@@ -52,8 +52,9 @@ class Annotation(RequestBody):
     clean: bool = False
     label_map: PackedMapText | None = None
     """Base64 of zlib over runs (LEB128 length, class), in row order, at the image's own size."""
-    regions: RegionsBody = Field(default=[])
-    """Reason and importance of single regions, each of which the label map marks."""
+    regions: RegionsBody | None = None
+    """Reason and importance of single regions, each of which the label map marks. Left out, those that the
+    draft holds, or the answer that is changed, and that the label map still marks."""
     seconds: Seconds = 0.0
     """Time on task without idle time."""
     note: Line = ""
@@ -79,10 +80,15 @@ def _submit(workspace: Workspace, answer: Annotation, author: str) -> Label:
         image, classes = catalog.images.get(answer.image), len(catalog.classes.names())
         shown = shown_detector(catalog, answer, author)
     packed = packed_map_of(answer, image, classes)
-    regions = regions_in(answer.regions, image)
-    require_marked(regions, packed)
+    if answer.regions is None:
+        regions = regions_kept(workspace, image.id, author, packed)
+    else:
+        regions = regions_in(answer.regions, image)
+        require_marked(regions, packed)
     blob = None if packed is None else workspace.blobs.put(packed.data)
-    digest = hashlib.sha256(answer.model_dump_json(exclude={"lease", "seconds"}).encode()).hexdigest()[:24]
+    unsaid = {"regions"} if answer.regions is None else set()
+    told = answer.model_dump_json(exclude={"lease", "seconds"} | unsaid)
+    digest = hashlib.sha256(told.encode()).hexdigest()[:24]
     with workspace.catalog() as catalog:
         if answer.key and (known := catalog.idempotency_keys.find(author, answer.key, digest)):
             return next(one for one in catalog.labels.history(image.id) if is_that(one, known))
@@ -217,6 +223,20 @@ def regions_in(bodies: Sequence[RegionBody], image: Image) -> tuple[Region, ...]
     )
 
 
+def regions_kept(
+    workspace: Workspace, image_id: str, author: str, packed: PackedMap | None
+) -> tuple[Region, ...]:
+    """What the person said of regions before, in the draft or else the earlier answer, where the label map
+    still marks them: for pages and programs that do not know regions."""
+    with workspace.catalog(read_only=True) as catalog:
+        draft = catalog.drafts.get(image_id, author)
+        earlier = [one for one in catalog.labels.history(image_id) if one.author == author]
+    known = draft.regions if draft else earlier[-1].regions if earlier else ()
+    if not known or packed is None:
+        return ()
+    return tuple(marked_regions(known, packed.unpack()))
+
+
 def require_marked(regions: Sequence[Region], packed: PackedMap | None) -> None:
     """Raise `MaskRefused` for a region that the label map does not mark."""
     if not regions:
@@ -236,20 +256,23 @@ def save_draft(
     text: str,
     seconds: float,
     author: str,
-    regions: Sequence[RegionBody] = (),
+    regions: Sequence[RegionBody] | None = None,
 ) -> None:
-    """Keep an unfinished label map. Raises `MaskRefused`, `NotFound`, or `Conflict` as `require_drawable`."""
+    """Keep an unfinished label map, with the draft's former regions where none are given. Raises
+    `MaskRefused`, `NotFound`, or `Conflict` as `require_drawable`."""
     with workspace.catalog(read_only=True) as catalog:
         image, classes = catalog.images.get(image_id), len(catalog.classes.names())
         require_drawable(catalog, image.id, author)
     packed = PackedMap.from_base64(text, image.height, image.width, classes)
     with workspace.catalog() as catalog:
+        former = catalog.drafts.get(image.id, author) if regions is None else None
+        kept = former.regions if former else ()
         catalog.drafts.save(
             Draft(
                 image_id=image.id,
                 author=author,
                 label_map=packed.data,
-                regions=regions_in(regions, image),
+                regions=kept if regions is None else regions_in(regions, image),
                 seconds=seconds,
             )
         )

@@ -34,7 +34,8 @@ class DraftBody(RequestBody):
 
     image: Short
     label_map: PackedMapText
-    regions: RegionsBody = Field(default=[])
+    regions: RegionsBody | None = None
+    """Left out, those of the former draft stay."""
     seconds: Seconds = 0.0
 
 

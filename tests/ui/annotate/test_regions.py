@@ -60,6 +60,21 @@ def test_what_no_region_can_be_is_refused(client_of: Clients, changes: dict, say
     assert client.post("/api/annotate/submit", json=empty).status_code == 422
 
 
+def test_a_page_that_knows_no_regions_loses_none(client_of: Clients, workspace: Workspace) -> None:
+    """The mask editor of the Gradio front end, and programs written before there were regions."""
+    client = client_of("annotator")
+    task = taken(client)
+    image = task["image"]["id"]
+    draft = {"image": image, "label_map": answer(task)["label_map"]}
+    client.post("/api/annotate/draft", json=draft | {"regions": [FINGERS]}).raise_for_status()
+    client.post("/api/annotate/draft", json=draft).raise_for_status()
+    assert taken(client, prefer=image)["draft"]["regions"] == [FINGERS]
+    client.post("/api/annotate/submit", json=answer(task)).raise_for_status()
+    with workspace.catalog(read_only=True) as catalog:
+        [label] = catalog.labels.history(image)
+    assert label.regions == (Region(1, (5, 10, 30, 20), "six fingers", 80),)
+
+
 @pytest.mark.browser
 def test_the_desk_asks_for_them_by_the_keyboard_and_keeps_them(desk: Desk, server: Server) -> None:
     page = desk()
