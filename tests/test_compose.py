@@ -48,6 +48,8 @@ def test_every_command_is_one_of_ours(compose: dict[str, Any]) -> None:
         options = build_parser(COMMANDS).parse_args(words)
         assert program == "clinic" and options.command == ("app" if name == "app" else "worker")
         assert any(volume.endswith(f":{options.workspace}") for volume in service["volumes"])
+        if options.command == "worker":
+            assert options.grace < float(service["stop_grace_period"].removesuffix("s"))
     served = build_parser(COMMANDS).parse_args([filled_in(word) for word in services["app"]["command"][1:]])
     settings = with_settings(ServerConfig(host=served.host).model_dump(mode="json"), served.set)
     assert ServerConfig.model_validate(settings).allowed_hosts == ()
@@ -247,6 +249,7 @@ SERVICE: dict[str, Callable[[Any], bool]] = {
     "environment": lambda value: is_table(value) and all(isinstance(one, str) for one in value.values()),
     "depends_on": is_table,
     "restart": lambda value: value in ("no", "always", "on-failure", "unless-stopped"),
+    "stop_grace_period": lambda value: DURATION.fullmatch(value) is not None,
     "init": lambda value: isinstance(value, bool),
     "ports": lists_of(str),
     "volumes": lists_of(str),
