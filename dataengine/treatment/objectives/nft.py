@@ -21,7 +21,7 @@ from torch import Tensor
 from dataengine.treatment.families.diffusion import broadcast_level
 
 LEAST_SPREAD = 1e-4
-"""Added to a spread before it divides, as in the authors' code."""
+"""Added to a spread before it divides (authors' code)."""
 CONSTANT = 1e-7
 """Spread of rewards below which there is nothing to tell images apart by."""
 LEAST_RESIDUAL = 1e-5
@@ -44,7 +44,8 @@ def optimality(rewards: Tensor, group: int, clip: float) -> Tensor | None:
     image, or a cell of it, is a good one among those of its prompt (the paper's, for cells as well).
 
     The mean is over the `group` consecutive images of one prompt and all their cells; Z is the standard
-    deviation of the differences to it over the batch, as in the authors' code. None where all rewards of each
+    deviation of the differences to it over the batch (the authors' code: of all rewards, which prompts of
+    unequal difficulty widen). None where all rewards of each
     group are the same: nothing tells good from bad.
     """
     grouped = rewards.reshape(-1, group, *rewards.shape[1:])
