@@ -88,6 +88,18 @@ def read_json(path: Path, limit: int = JSON_BYTES) -> Any:
         raise InputRefused(f"{path.name}: {error}") from None
 
 
+def json_list(text: str) -> list[Any] | None:
+    """The JSON list in a cell of a table; None for anything else, and for what would take far more memory
+    than its length."""
+    data = text.encode()
+    try:
+        check_json(data, allowance(len(data), JSON_MEMORY), "its content")
+        found = json.loads(text)
+    except (ValueError, RecursionError, InputRefused):
+        return None
+    return found if isinstance(found, list) else None
+
+
 @contextmanager
 def open_safely(path: Path) -> Iterator[Path]:
     """The folder or file itself; a `.zip` is unpacked to a temporary folder for the block.

@@ -4,7 +4,6 @@ A file of JSON lines, a JSON list, or an object with such a list holds a row for
 numbers are meant is stated by the row, the file or `--coordinates`; it is never guessed.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,7 @@ from pipelines.exchange.metadata import (
     split_named,
     with_prompt,
 )
-from pipelines.exchange.safe_files import path_inside, read_json
+from pipelines.exchange.safe_files import json_list, path_inside, read_json
 
 KEPT = ("prompt", "seed", "category", "licence")
 """What a row says of an image and we record; a generator's name there is no id of ours."""
@@ -172,10 +171,7 @@ def _defects(payload: Mapping[str, Any]) -> list[Any]:
 def _list(payload: Mapping[str, Any], key: str) -> list[Any]:
     value = payload[key]
     if isinstance(value, str):  # as tables keep lists
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            value = None
+        value = json_list(value)
     if not isinstance(value, list):
         raise InputRefused(f"{key} must be a list of objects")
     if len(value) > MAX_DEFECTS:

@@ -1,7 +1,6 @@
 """Read folders of images with folders of masks: our own export, any such pair, PAL4VST's layout."""
 
 import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,10 +13,16 @@ from dataengine.errors import InputRefused
 from pipelines.exchange.import_options import ImportOptions
 from pipelines.exchange.importer import Reading, Row
 from pipelines.exchange.labels import ImportedAnnotation, with_regions
-from pipelines.exchange.metadata import SIDECARS, Refusal, displayable_name, read_rows, same_name
+from pipelines.exchange.metadata import (
+    SIDECARS,
+    Refusal,
+    displayable_name,
+    read_rows,
+    same_name,
+)
 from pipelines.exchange.readers.folders import find_image_files, read_folder
 from pipelines.exchange.readers.mask_images import read_mask
-from pipelines.exchange.safe_files import lies_in, name_below, path_inside, read_inside
+from pipelines.exchange.safe_files import json_list, lies_in, name_below, path_inside, read_inside
 
 TABLE = "labels.csv"
 MASK_FOLDERS = ("masks", "labels", "mask", "label", "annotations", "gt")
@@ -226,19 +231,11 @@ def _row_reader(root: Path, row: dict[str, str], options: ImportOptions) -> Mask
         return partial(_clean, author, more)
     name = row.get("mask") or ""
     path_inside(root / "masks", name)
-    regions = parse_regions(row.get("regions") or "")
-    return partial(_from_file, root / "masks", name, None, author, more=more, regions=regions)
-
-
-def parse_regions(text: str) -> list[Any]:
-    """The column `regions`, a JSON list. Raises `InputRefused` for anything else."""
-    try:
-        found = json.loads(text) if text else []
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list):
+    told = row.get("regions") or ""
+    regions = json_list(told) if told else []
+    if regions is None:
         raise InputRefused("its column regions is no JSON list")
-    return found
+    return partial(_from_file, root / "masks", name, None, author, more=more, regions=regions)
 
 
 def _clean(author: str, more: dict[str, Any], height: int, width: int) -> list[ImportedAnnotation]:

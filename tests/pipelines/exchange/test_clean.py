@@ -456,6 +456,20 @@ def test_richhf(fresh: Workspace, tmp_path: Path) -> None:
     assert [labels for _, labels in said(fresh).values()] == [[]]
 
 
+def test_boxes_with_reasons(fresh: Workspace, tmp_path: Path) -> None:
+    """An image whose boxes are refused, or that no row describes, is not clean; one with an empty list is."""
+    sound = {"bbox": [2, 2, 8, 8], "type": "artifact"}
+    lists: dict[str, Any] = {"a.png": [sound | {"importance": 0}], "b.png": [], "c.png": None}
+    with (tmp_path / "t.jsonl").open("w") as file:
+        for number, (name, defects) in enumerate(lists.items(), start=1):
+            picture(tmp_path / name, number)
+            file.write(json.dumps({"file_name": name, "coordinates": "pixels", "defects": defects}) + "\n")
+    take(fresh, "sdg", tmp_path / "t.jsonl", clean=True, mapping={"artifact": "shape distortion"})
+    found = verdicts(fresh)
+    assert found["b.png"] == "clean"
+    assert {found.get(name, "none") for name in ("a.png", "c.png")} == {"none"}
+
+
 def test_a_folder_of_images_refuses_the_option(fresh: Workspace, tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     with pytest.raises(InputRefused, match="--clean"):
@@ -469,7 +483,7 @@ def test_a_folder_of_images_refuses_the_option(fresh: Workspace, tmp_path: Path)
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_knows_the_option(format: str, fresh: Workspace, tmp_path: Path) -> None:
     """A format is tried above or refuses; a new one has to be added here."""
-    tried = {"coco", "masks", "pal4vst", "hf", "label-studio", "hadm", "richhf", "synthscars"}
+    tried = {"coco", "masks", "pal4vst", "hf", "label-studio", "hadm", "richhf", "sdg", "synthscars"}
     assert format in tried or not FORMATS[format].annotated
 
 

@@ -37,8 +37,10 @@ def ready(fresh: tuple[Context, str], **models: Any) -> tuple[Context, str]:
 
 
 def test_nothing_kept_registers_nothing(fresh: tuple[Context, str]) -> None:
-    def kept_nothing(*arguments: Any) -> Any:
-        return replace(fakes.treat(*arguments), kept_step=0, stopped_reason="the quality guard stopped")
+    def kept_nothing(*arguments: Any, **watched: Any) -> Any:
+        return replace(
+            fakes.treat(*arguments, **watched), kept_step=0, stopped_reason="the quality guard stopped"
+        )
 
     context, round_id = ready(fresh, treat=kept_nothing)
     assert treat(context, round_id)["treated"] is None

