@@ -15,6 +15,7 @@ from dataengine import durable
 from dataengine.devices import default_device
 from dataengine.errors import ConfigRefused
 from dataengine.records import Report, count_of, no_report
+from dataengine.records.counts import format_duration
 from pipelines.evidence.collect import collect
 from pipelines.evidence.journal import Journal
 from pipelines.evidence.page import render
@@ -105,19 +106,12 @@ def _do(work: Work, report: Report, say: Callable[[str], None], only: set[str] |
             return "waiting for labels"
         work.journal.finish(name, result)
         if result:
-            say(f"✓ {title} ({duration(work.journal.row(name)['seconds'])})")
+            say(f"✓ {title} ({format_duration(work.journal.row(name)['seconds'])})")
     if work.done("treat")["treated"] is None:
         return "nothing kept"
     with work.workspace.catalog(read_only=True) as catalog:
         votes = catalog.votes.of_study(work.done("study")["id"])
     return "complete" if votes else "waiting for votes"
-
-
-def duration(seconds: float) -> str:
-    """A duration for people."""
-    from pipelines.jobs.estimate import format_duration
-
-    return format_duration(seconds)
 
 
 def what_next(work: Work, state: State) -> list[str]:

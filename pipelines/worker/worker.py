@@ -40,7 +40,8 @@ from storage.opening import open_workspace
 
 log = logging.getLogger("clinic.worker")
 
-RECORDING_SECONDS = 2.0
+FAREWELL_SECONDS, RECORDING_SECONDS = 2.0, 2.0
+"""How long the end waits for a heartbeat that is being sent, and for a result that is being recorded."""
 RESTART_SECONDS = 10.0
 """Minimum interval between two starts of the inference child."""
 LEVEL_SECONDS = 30.0
@@ -99,6 +100,11 @@ class Worker:
         self._level_read = float("-inf")
         self._ending = threading.Event()
         self._at_once = threading.Event()
+        self._gone = threading.Event()
+        """Set when the heartbeats end: after the grace time, in which the task is still this worker's."""
+        self._beats = threading.Thread(
+            target=self.running.beat_until, args=(self._gone,), daemon=True, name="beats"
+        )
 
     def run(self) -> None:
         """Run jobs until SIGTERM or SIGINT; then exit, so that another worker can take over.
@@ -112,10 +118,7 @@ class Worker:
             signal.signal(number, self._end)
         job_queue.prepare(self.workspace.jobs_url)
         self.running.beat()
-        beats = threading.Thread(
-            target=self.running.beat_until, args=(self._ending,), daemon=True, name="beats"
-        )
-        beats.start()
+        self._beats.start()
         hooks = WebhookSender(self.workspace)
         threading.Thread(target=hooks.run, args=(self._ending,), daemon=True, name="webhooks").start()
         if self.settings.with_parent:
@@ -241,6 +244,8 @@ class Worker:
     def _exit(self) -> None:
         """Exit at once, as if killed, but remove the worker's heartbeat row first; closing the lifelines ends
         the children."""
+        self._gone.set()
+        self._beats.join(FAREWELL_SECONDS)
         with contextlib.suppress(ClinicError):
             self.running.forget()
         self._drain_file.unlink(missing_ok=True)

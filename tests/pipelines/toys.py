@@ -104,6 +104,15 @@ def checkpointed(context: Context, round_id: str) -> Result:
     return {"counted": 100}
 
 
+def stubborn(context: Context, round_id: str) -> Result:
+    """Takes longer than a lease in naps, and never looks whether to pause."""
+    leave_trace(context, round_id, "stubborn")
+    for number in range(120):
+        context.report(number, 120, "napping")
+        time.sleep(0.1)
+    return {"napped": 120}
+
+
 def store(context: Context, round_id: str) -> Result:
     """Writes and reads blobs for two seconds."""
     for number in range(20):
@@ -155,5 +164,6 @@ STAGES = (
 )
 SLEEPY = (toy("sleep", sleep),)
 CHECKPOINTED = (toy("count", checkpointed),)
+STUBBORN = (toy("nap", stubborn),)
 STORING = (toy("store", store),)
 CRASHING = (toy("crash", crash),)

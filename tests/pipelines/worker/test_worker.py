@@ -123,6 +123,21 @@ def test_a_worker_that_is_ended_hands_its_task_back_at_a_checkpoint(tmp_path: Pa
         assert [what for _, _, what in toys.traces(tmp_path)] == ["from 0", f"from {counted}"]
 
 
+def test_nobody_takes_a_task_while_its_worker_has_time_to_end_it(tmp_path: Path) -> None:
+    """The grace time may be longer than a lease."""
+    stages = ("tests.pipelines.toys:STUBBORN", "tests.pipelines.toys:no_models")
+    with crew(tmp_path, "sqlite", CLINIC_TEST_GRACE="60", CLINIC_LEASE_SECONDS="2") as team:
+        first = team.start(stages)
+        row = start_round(team.workspace, {}, stages=toys.STUBBORN)
+        until(lambda: (tmp_path / "trace").exists(), 120, "the task is under way")
+        team.start(stages)
+        until(lambda: team.log().count(" takes jobs ") == 2, 120, "another worker is there")
+        first.terminate()
+        assert first.wait(60) == 0
+        until(lambda: team.round_is(row.id, "done"), 60, "its result was recorded")
+        assert len(toys.traces(tmp_path)) == 1
+
+
 def test_a_short_task_ends_within_the_grace_time(tmp_path: Path) -> None:
     with crew(tmp_path, "sqlite", CLINIC_TEST_GRACE="30") as team:
         worker = team.start(("tests.pipelines.toys:STORING", "tests.pipelines.toys:no_models"))

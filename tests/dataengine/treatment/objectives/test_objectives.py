@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dataengine.treatment.config import OfflineConfig, PixelConfig, RegionConfig, SamplingConfig
-from dataengine.treatment.families.diffusion import Conditioning, Schedule, shift_times
+from dataengine.treatment.families.diffusion import Conditioning, shift_times
 from dataengine.treatment.objectives.batch import confidence_maps
 from dataengine.treatment.objectives.offline import offline_loss
 from dataengine.treatment.objectives.pixel import all_pixels, pixel_loss
@@ -13,6 +13,7 @@ from dataengine.treatment.objectives.region import region_constraint, region_mas
 from dataengine.treatment.sampling.sampler import sample
 from dataengine.treatment.tuning.estimate import Ledger
 from tests.dataengine.treatment import tiny
+from tests.dataengine.treatment.objectives.toys import Linear
 
 CONFIDENCE = torch.tensor([[[0.0, 0.2], [0.4, 0.8]], [[0.05, 0.05], [0.0, 0.3]]])
 
@@ -117,33 +118,10 @@ def test_regions_are_smoothed_thresholded_pruned_and_grown():
     assert not region_mask(torch.zeros(1, 8, 8), RegionConfig()).any()
 
 
-class Affine:
-    """A generator of two parameters: it answers w·x + b whatever the time, and its latents are its image."""
+class Affine(Linear):
+    """The toy without guidance, whose latents are its image through a sigmoid."""
 
-    prediction = "flow"
     guidance = training_guidance = 0.0
-
-    def __init__(self, w, b):
-        self.w, self.b = (torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (w, b))
-
-    def predict(self, latents, times, conditioning, guidance):
-        return self.w * latents + self.b
-
-    def schedule(self, steps, latents):
-        sigma = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
-        return Schedule(
-            times=sigma[:-1],
-            alpha=1 - sigma[:-1],
-            sigma=sigma[:-1],
-            next_alpha=1 - sigma[1:],
-            next_sigma=sigma[1:],
-        )
-
-    def random_times(self, count, rng):
-        return torch.rand(count, generator=rng)
-
-    def levels(self, times):
-        return 1 - times, times
 
     def decode(self, latents):
         return latents.sigmoid()
