@@ -4,6 +4,7 @@ People, thinking, doubled and cut-off submits are those of `hold_people`; nginx 
 next server, so that one person's session, lease and draft are met by both.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -46,6 +47,8 @@ def figures(quick: bool) -> list[Figure]:
         url = running.enter_context(balanced(folder, [server.url for server in servers]))
         told, memory, cpu = let_work(url, [server.pid for server in servers], names, seconds)
         wrong = compare(workspace, told)
+        for line in failures(workspace.path):
+            print(f"  {line}", flush=True)
         workspace.close()
     said = ", ".join(f"{count} {what}" for what, count in wrong.items() if count) or "nothing was wrong"
     load = (
@@ -62,6 +65,17 @@ def figures(quick: bool) -> list[Figure]:
         figure("people_wrong", sum(wrong.values()), n=len(told["answers"]), note=f"{said}; {trials}; goal 0"),
         figure("people_growth", growth, unit="share", n=len(memory), note=f"{ends}; goal ≤ 0.05"),
     ]
+
+
+def failures(folder: Path, most: int = 10) -> list[str]:
+    """What the servers wrote of requests that they failed, and of errors."""
+    found = []
+    for file in sorted(folder.glob("server.log*")):
+        for line in file.read_text().splitlines():
+            row = json.loads(line)
+            if int(row.get("status", 0)) >= 500 or row.get("level") in ("ERROR", "error"):
+                found.append(line)
+    return found[:most]
 
 
 @contextmanager
@@ -86,7 +100,7 @@ def balanced(folder: Path, urls: Sequence[str]) -> Iterator[str]:
         f"daemon off;\npid {folder}/nginx.pid;\nerror_log {folder}/error.log;\n"
         "events { worker_connections 1024; }\n"
         f"http {{\naccess_log off;\n{places}client_max_body_size 16m;\n"
-        f"upstream clinic {{\n{upstream}keepalive 64;\n}}\n"
+        f"upstream clinic {{\n{upstream}keepalive 64;\nkeepalive_timeout 2s;\n}}\n"
         f"server {{\nlisten 127.0.0.1:{port};\nlocation / {{\nproxy_pass http://clinic;\n"
         f"proxy_http_version 1.1;\nproxy_next_upstream off;\n{told}}}\n}}\n}}\n"
     )
