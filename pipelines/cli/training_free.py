@@ -23,18 +23,23 @@ if TYPE_CHECKING:
     from pipelines.config import RefiningRun
 
 
-def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
+def maps_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of commands that store maps of a round's images by generating them again."""
     parser.add_argument(
         "--round", metavar="ID", help="round whose images are predicted (default: the newest)"
-    )
-    parser.add_argument("--image", metavar="ID", help="plot one image only, at --point")
-    parser.add_argument(
-        "--point", metavar="X,Y", help="plot the dynamics of --image at this pixel instead of storing maps"
     )
     parser.add_argument("--batch", type=int, default=16, help="images generated per batch (default: 16)")
     parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
+    )
+
+
+def dynamics_arguments(parser: argparse.ArgumentParser) -> None:
+    maps_arguments(parser)
+    parser.add_argument("--image", metavar="ID", help="plot one image only, at --point")
+    parser.add_argument(
+        "--point", metavar="X,Y", help="plot the dynamics of --image at this pixel instead of storing maps"
     )
 
 
@@ -83,17 +88,6 @@ def dynamics_config() -> "type[BaseModel]":
     from dataengine.diagnosis.config import DynamicsConfig
 
     return DynamicsConfig
-
-
-def bayesdiff_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--round", metavar="ID", help="round whose images are predicted (default: the newest)"
-    )
-    parser.add_argument("--batch", type=int, default=16, help="images generated per batch (default: 16)")
-    parser.add_argument("--device", help="cpu, cuda:0, mps, … (default: the first NVIDIA GPU, else cpu)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting; may be repeated"
-    )
 
 
 def bayesdiff(call: Call) -> Any:
@@ -383,7 +377,7 @@ COMMANDS = (
         name="bayesdiff",
         summary="predict artifact maps from the uncertainty of the denoiser's last layer (BayesDiff)",
         run=bayesdiff,
-        arguments=bayesdiff_arguments,
+        arguments=maps_arguments,
         examples=("clinic bayesdiff", "clinic bayesdiff --set samples=4 --set space=latent"),
         settings=bayesdiff_config,
     ),

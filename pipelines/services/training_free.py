@@ -50,12 +50,7 @@ def predict_dynamics(
     from pipelines.detectors.predict import predict
     from pipelines.runtime.context import real_context
 
-    images = _round_images(workspace, round_id)
-    again = score_dynamics.redrawable_images(images)
-    if not again:
-        raise ConfigRefused(
-            f"{round_id} has no image made by a generator of this workspace; run `clinic generate`"
-        )
+    images, again = _images_to_regenerate(workspace, round_id)
     version = score_dynamics.get_or_register_detector(workspace, config)
     predictions = predict(real_context(workspace, device, report), version.id, again, batch)
     return DynamicsMaps(
@@ -95,11 +90,7 @@ def predict_variance(
     from pipelines.detectors.predict import predict
     from pipelines.runtime.context import real_context
 
-    again = score_dynamics.redrawable_images(_round_images(workspace, round_id))
-    if not again:
-        raise ConfigRefused(
-            f"{round_id} has no image made by a generator of this workspace; run `clinic generate`"
-        )
+    _, again = _images_to_regenerate(workspace, round_id)
     context, found = real_context(workspace, device, report), []
     for generator_id in sorted({str(image.generator_id) for image in again}):
         version = denoiser_variance.get_or_register_detector(context, config, generator_id)
@@ -107,6 +98,19 @@ def predict_variance(
         suspected = sum(prediction.max >= threshold_of(version) for prediction in predictions)
         found.append(VarianceMaps(detector=version, images=len(predictions), suspected=suspected))
     return found
+
+
+def _images_to_regenerate(workspace: Workspace, round_id: str) -> tuple[list[Image], list[Image]]:
+    """A round's images, and those of them that can be generated again. Raises `ConfigRefused` without any."""
+    from pipelines.detectors.score_dynamics import redrawable_images
+
+    images = _round_images(workspace, round_id)
+    again = redrawable_images(images)
+    if not again:
+        raise ConfigRefused(
+            f"{round_id} has no image made by a generator of this workspace; run `clinic generate`"
+        )
+    return images, again
 
 
 def plot_dynamics(
