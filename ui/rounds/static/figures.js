@@ -26,15 +26,14 @@ function judged(pair, write, verdict) {
 function spent({ devices, people }) {
   const parts = Object.entries(devices).map(([kind, seconds]) => `${lasting(seconds)} ${kind}`);
   if (people) parts.push(`${lasting(people)} people`);
-  return parts.length ? parts.flatMap((part, at) => (at ? [h("br"), part] : [part])) : "–";
+  return parts.map((part) => h("small", { class: "soft" }, h("br"), part));
 }
 
 function row(one) {
   return h("tr", {},
     h("td", { class: "figure" }, String(one.number)),
-    h("td", {}, h("a", { href: `?view=rounds&round=${encodeURIComponent(one.round)}` }, when(one.created)), h("br"), h("span", { class: "soft" }, one.recipe)),
+    h("td", {}, h("a", { href: `?view=rounds&round=${encodeURIComponent(one.round)}` }, when(one.created)), h("br"), h("span", { class: "soft" }, one.recipe), spent(one.cost)),
     h("td", {}, state(one.state)),
-    h("td", { class: "figure" }, spent(one.cost)),
     h("td", { class: "figure" }, one.labels ?? "–"),
     h("td", {}, one.hard.join(", ") || "–"),
     h("td", { class: "figure" }, judged(one.mse, figure, one.moods.mse)),
@@ -53,7 +52,7 @@ export async function figures(root) {
   root.append(h("div", { class: "charts" },
     chart("Detector: squared error on validation", rounds, (one) => one.mse, (value) => figure(value, 2)),
     chart("Generator: share of flawed images", rounds, (one) => one.frequency, percent)));
-  const heads = ["No.", "Round", "State", "Time spent", "Labels", "Hard categories", "Squared error", "False alarms", "Misses", "Champion", "Mean confidence", "Flawed images", "Generator"];
+  const heads = ["No.", "Round", "State", "Labels", "Hard categories", "Squared error", "False alarms", "Misses", "Champion", "Mean confidence", "Flawed images", "Generator"];
   root.append(h("section", { class: "card panel" }, h("div", { class: "scroll" }, h("table", { class: "wide" }, h("thead", {}, h("tr", {}, heads.map((name) => h("th", {}, name)))), h("tbody", {}, rounds.map(row).reverse())))));
   return null;
 }
